@@ -1,0 +1,81 @@
+"""Every configuration key once, with its meaning and the value that most runs want."""
+
+from ml_collections import ConfigDict
+
+
+def base() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+
+    config.task = ConfigDict()
+    config.task.name = "next_sentence"
+    config.task.terminator = "."  # the one token that ends a continuation
+    config.task.bans = ConfigDict(  # rule: regular expression, searched for in the text of each vocabulary item
+        {
+            "control": r"[\x00-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028\u2029\ufeff]",
+            "line_break": r"[\n\r\x0b\x0c\x85\u2028\u2029]",
+            "blank": r"\xa0|\s{2,}|^\s$",
+            "quote": "[\"“”„«»`]|''|^ ?['‘’]$",
+            "bracket": r"[\[\](){}<>]",
+            "symbol": r"[|\\/_=+*^~#@©®™•]",
+            "punctuation_run": r"[^\w\s]{2,}",
+            "sentence_end": r"[!?…]",
+            "url": r"(?i)https?|www|html",
+        }
+    )
+
+    config.data = ConfigDict()
+    config.data.path = ""
+    config.data.val_prompts = 64  # held out, by the text's hash
+    config.data.prompt_buckets = (16, 32, 64, 96, 128, 192)  # prompts are padded to one of these lengths
+
+    config.model = ConfigDict()
+    config.model.name_or_path = ""  # a Hugging Face directory or hub name
+    config.model.tokenizer = ""  # the same for the tokenizer; empty: the model's
+    config.model.random_init = False  # take only the architecture from name_or_path, and random weights
+    config.model.dtype = "float32"  # of the frozen weights and activations: bfloat16, float32 or float64
+    config.model.remat = False  # compute activations again in the backward pass, to save memory
+    config.model.lora = ConfigDict({"rank": 16, "alpha": 16.0, "targets": ("c_attn", "c_proj", "c_fc")})
+
+    config.mesh = ConfigDict({"data": 1, "model": 1})  # devices over prompts and over weights; -1: the rest
+
+    config.sampling = ConfigDict()
+    config.sampling.samples_per_prompt = 8
+    config.sampling.min_len = 1  # tokens before the terminator
+    config.sampling.max_len = 30
+    config.sampling.support_min_p = 0.0  # > 0: only tokens of this share of the frozen model's likeliest one
+    config.sampling.temperature_low = 1.0  # behaviour only: drawn for each step from [low, high] ...
+    config.sampling.temperature_high = 1.0
+    config.sampling.temperature_prob = 0.0  # ... with this probability, else 1
+    config.sampling.top_k = 0  # behaviour only; 0: off
+    config.sampling.top_p = 1.0  # behaviour only; 1: off
+
+    config.objective = ConfigDict({"name": "subtb", "subtb_lambda": 1.0})
+
+    config.reward = ConfigDict()
+    config.reward.temperature_start = 1.0  # log R = log-likelihood / temperature
+    config.reward.temperature_end = 0.8
+    config.reward.temperature_horizon = 750  # optimiser steps from start to end
+
+    config.train = ConfigDict()
+    config.train.steps = 1_000  # optimiser steps, as all schedules count
+    config.train.prompts_per_step = 32
+    config.train.microbatch_prompts = 32  # prompts whose gradient is computed at once
+    config.train.learning_rate = 1e-4
+    config.train.warmup_steps = 20  # linear, from learning_rate / (warmup_steps + 1)
+    config.train.final_learning_rate = 0.1  # the share that the cosine decay ends at
+    config.train.adam_b1 = 0.9
+    config.train.adam_b2 = 0.99
+    config.train.weight_decay = 0.0
+    config.train.max_grad_norm = 1.0
+    config.train.log_every = 1
+    config.train.checkpoint_every = 100
+    config.train.eval_every = 100
+
+    config.eval = ConfigDict()
+    config.eval.samples_per_prompt = 16
+    config.eval.prompts_per_batch = 16
+    config.eval.probes = 4  # validation prompts whose samples go into samples.jsonl
+
+    config.tracking = ConfigDict({"wandb": "disabled", "project": "gfn_jax"})  # online, offline or disabled
+    return config

@@ -1,0 +1,59 @@
+"""What the commands share: flags, and errors as one line. Free of jax: workers import the main module again."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from absl import app, flags, logging
+
+from gfn_jax.config import Config, known_keys, nearest_key, parse_config
+from gfn_jax.errors import UserError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the flags and calls `main`; what the user can mend ends in one line and status 2."""
+
+    def parse(argv: Sequence[str]) -> list[str]:
+        app.define_help_flags()
+        try:
+            return flags.FLAGS(list(argv))
+        except (flags.Error, AttributeError, KeyError, ValueError, TypeError) as error:
+            _stop(_one_line(error, argv))
+
+    def guarded(argv: Sequence[str]) -> None:
+        if len(argv) > 1:
+            _stop(f"unexpected argument {argv[1]!r}; --help lists the flags")
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # Orbax tells at length what it does
+        try:
+            main()
+        except UserError as error:
+            _stop(str(error))
+
+    app.run(guarded, flags_parser=parse)
+
+
+def read_config_flag(flag: flags.FlagHolder) -> Config:
+    """The typed configuration of a `--config` flag with its overrides."""
+    if flag.value is None:
+        raise UserError("--config is missing: name a file of configs/, such as configs/next_sentence_mini.py")
+    try:
+        return parse_config(flag.value.to_dict())
+    except OSError as error:  # how ml_collections says that the file could not be read
+        raise UserError(f"--config: {str(error).splitlines()[-1].strip()}") from error
+
+
+def _one_line(error: Exception, argv: Sequence[str]) -> str:
+    if isinstance(error, flags.Error):
+        return str(error)
+    for argument in argv:  # ml_collections stops at the first key that it does not find
+        flag = argument.lstrip("-").split("=")[0]
+        key = flag.removeprefix("config.")
+        if key != flag and key not in known_keys():
+            return f"unknown configuration key {key}{nearest_key(key)}"
+    return " ".join(str(error).split())
+
+
+def _stop(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,210 @@
+"""The typed view of a configuration, and all of its validation; nothing else sees a ConfigDict.
+
+Every key stands in a file of `configs/`, with its meaning in `configs/common.py`: nothing has a
+default here.
+"""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gfn_jax.errors import UserError
+
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+SAFE_TO_CHANGE = ("train.steps", "train.checkpoint_every", "train.eval_every", "train.log_every", "tracking")
+"""Keys in which a run may differ from the one that its workdir holds."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Task(Section):
+    name: Literal["next_sentence"]
+    terminator: Annotated[str, Field(min_length=1)]
+    bans: dict[str, str]
+
+
+class Data(Section):
+    path: str
+    val_prompts: Annotated[int, Field(ge=2)]
+    prompt_buckets: tuple[Count, ...]
+
+
+class LoRA(Section):
+    rank: Count
+    alpha: Positive
+    targets: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Model(Section):
+    name_or_path: str
+    tokenizer: str
+    random_init: bool
+    dtype: Literal["bfloat16", "float32", "float64"]
+    remat: bool
+    lora: LoRA
+
+
+class Mesh(Section):
+    data: int
+    model: int
+
+
+class Sampling(Section):
+    samples_per_prompt: Count
+    min_len: Natural
+    max_len: Count
+    support_min_p: Share
+    temperature_low: Positive
+    temperature_high: Positive
+    temperature_prob: Share
+    top_k: Natural
+    top_p: Annotated[float, Field(gt=0, le=1)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Sampling":
+        if self.min_len > self.max_len:
+            raise ValueError(f"min_len {self.min_len} is greater than max_len {self.max_len}")
+        if self.temperature_low > self.temperature_high:
+            raise ValueError(
+                f"temperature_low {self.temperature_low} is greater than temperature_high {self.temperature_high}"
+            )
+        return self
+
+
+class Objective(Section):
+    name: Literal["subtb"]
+    subtb_lambda: Share
+
+
+class Reward(Section):
+    temperature_start: Positive
+    temperature_end: Positive
+    temperature_horizon: Natural
+
+
+class Train(Section):
+    steps: Count
+    prompts_per_step: Count
+    microbatch_prompts: Count
+    learning_rate: Positive
+    warmup_steps: Natural
+    final_learning_rate: Share
+    adam_b1: Share
+    adam_b2: Share
+    weight_decay: Annotated[float, Field(ge=0)]
+    max_grad_norm: Positive
+    log_every: Count
+    checkpoint_every: Count
+    eval_every: Count
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "Train":
+        if self.prompts_per_step % self.microbatch_prompts:
+            raise ValueError(
+                f"microbatch_prompts {self.microbatch_prompts} does not divide prompts_per_step {self.prompts_per_step}"
+            )
+        return self
+
+
+class Evaluation(Section):
+    samples_per_prompt: Annotated[int, Field(ge=2)]
+    prompts_per_batch: Count
+    probes: Natural
+
+
+class Tracking(Section):
+    wandb: Literal["online", "offline", "disabled"]
+    project: str
+
+
+class Config(Section):
+    seed: Natural
+    task: Task
+    data: Data
+    model: Model
+    mesh: Mesh
+    sampling: Sampling
+    objective: Objective
+    reward: Reward
+    train: Train
+    eval: Evaluation
+    tracking: Tracking
+
+    @model_validator(mode="after")
+    def _start_state_has_others(self) -> "Config":
+        may_need_start = self.sampling.min_len > 0 or self.sampling.support_min_p > 0
+        if may_need_start and self.sampling.samples_per_prompt < 2:
+            raise ValueError(
+                f"objective {self.objective.name!r} with sampling.min_len or sampling.support_min_p above 0 "
+                "estimates log Z from a prompt's other samples: set sampling.samples_per_prompt to 2 or more"
+            )
+        return self
+
+
+def parse_config(raw: Mapping[str, Any]) -> Config:
+    """The typed configuration; raises `UserError` with one line that names every wrong key."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise UserError("; ".join(_explain(problem) for problem in error.errors())) from error
+
+
+def differing_keys(config: Config, other: Config) -> list[str]:
+    """The keys, not safe to change, in which two configurations differ."""
+    left, right = dict(_flat(config.model_dump())), dict(_flat(other.model_dump()))
+    differing = sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
+    return [key for key in differing if not f"{key}.".startswith(tuple(f"{safe}." for safe in SAFE_TO_CHANGE))]
+
+
+def read_run_config(workdir: Path) -> Config:
+    """The configuration that a run's directory holds."""
+    file = workdir / "config.json"
+    try:
+        return parse_config(json.loads(file.read_text()))
+    except FileNotFoundError as error:
+        raise UserError(f"{workdir} is not a run's directory: it has no config.json") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file} is not JSON: {error}") from error
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """Every key of the configuration, dotted."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from known_keys(field.annotation, f"{prefix}{name}.")
+
+
+def nearest_key(key: str) -> str:
+    """`; did you mean ...?` for an unknown key, or nothing where none is near."""
+    near = difflib.get_close_matches(key, list(known_keys()), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _explain(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown configuration key {key}{nearest_key(key)}"
+    if problem["type"] == "missing":
+        return f"the configuration lacks the key {key}"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = "" if problem["type"] == "value_error" else f" (it is {problem['input']!r})"
+    return f"{key}: {message}{given}" if key else message + given

@@ -1,0 +1,20 @@
+"""Confidence intervals over prompts."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import bootstrap
+
+
+class Interval(NamedTuple):
+    low: float
+    high: float
+
+
+def bootstrap_interval(values: np.ndarray, statistic: Callable = np.mean, resamples: int = 2_000) -> Interval:
+    """The 95% percentile bootstrap interval of a statistic of per-prompt values, from a fixed seed."""
+    result = bootstrap(
+        (values,), statistic, n_resamples=resamples, method="percentile", rng=np.random.default_rng(0), vectorized=True
+    )
+    return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high))

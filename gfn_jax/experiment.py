@@ -1,0 +1,120 @@
+"""A configuration brought to life: its task's examples, its text, its model and its compiled functions."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from gfn_jax.config import Config
+from gfn_jax.errors import UserError
+from gfn_jax.models.hf_weights import find_directory
+from gfn_jax.models.parts import ModelStructure, Weights
+from gfn_jax.policy.masks import Rules, make_rules
+from gfn_jax.rewards.protocol import Reward
+from gfn_jax.runtime.mesh import by_prompt, check_divisible, make_mesh
+from gfn_jax.runtime.model import load_model
+from gfn_jax.runtime.startup import configure_jax
+from gfn_jax.runtime.train_step import StepFunctions
+from gfn_jax.tasks import TASKS
+from gfn_jax.text.prompts import indices_of_step, pad_to_bucket
+from gfn_jax.text.tokenizer import Tokenizer
+from gfn_jax.text.vocabulary import banned_items, terminator_id
+from gfn_jax.types import Prompts, Trajectories
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """A task's examples; `validation` is never trained on."""
+
+    train: list[Any]
+    validation: list[Any]
+    seed: int
+
+    @classmethod
+    def load(cls, config: Config) -> "Examples":
+        """Raises `UserError` where the data is missing, empty or too little to split."""
+        return cls(*TASKS[config.task.name]().load(config.data), config.seed)
+
+    def of_step(self, step: int, count: int) -> list[Any]:
+        """The training examples of an optimiser step (from 0): a function of the seed and the step alone."""
+        return [self.train[index] for index in indices_of_step(step, count, len(self.train), self.seed)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """All that a command needs but the data; with the fresh `adapter` the policy is the frozen model."""
+
+    config: Config
+    mesh: Mesh
+    task: Any
+    tokenizer: Tokenizer
+    structure: ModelStructure
+    adapter: Weights
+    frozen: Weights
+    rules: Rules
+    reward: Reward
+    functions: StepFunctions
+
+    def check_lengths(self, examples: Sequence[Any]) -> None:
+        """Raises `UserError`, naming the longest prompt, where one does not fit the context or the buckets."""
+        texts = [self.task.prompt(example) for example in examples]
+        lengths = [len(self.tokenizer.encode(text)) for text in texts]
+        worst = int(np.argmax(lengths))
+        max_len, buckets = self.config.sampling.max_len, self.config.data.prompt_buckets
+        room = self.structure.architecture.n_positions - max_len
+        named = f"the prompt {texts[worst][:60]!r}... has {lengths[worst]} tokens"
+        if min(lengths) == 0:
+            raise UserError("a prompt is empty: the policy needs at least one token to continue")
+        if lengths[worst] > room:
+            raise UserError(f"{named}, but the model's context leaves {room} beside sampling.max_len = {max_len}")
+        if lengths[worst] > max(buckets):
+            raise UserError(f"{named}, but the largest of data.prompt_buckets is {max(buckets)}")
+
+    def encode(self, examples: Sequence[Any], like: Sequence[Any] = ()) -> Prompts:
+        """The examples' prompts as token rows on the mesh, in a bucket that also holds those of `like`."""
+        rows, others = (
+            [self.tokenizer.encode(self.task.prompt(example)) for example in some] for some in (examples, like)
+        )
+        longest = max(map(len, (*rows, *others)))
+        return jax.device_put(pad_to_bucket(rows, self.config.data.prompt_buckets, longest), by_prompt(self.mesh))
+
+    def texts(self, trajectories: Trajectories) -> list[str]:
+        """The continuations as text, each with its terminator."""
+        rows = zip(np.asarray(trajectories.tokens_NxL), np.asarray(trajectories.length_N), strict=True)
+        return [self.tokenizer.decode([*tokens[:length].tolist(), self.rules.terminator]) for tokens, length in rows]
+
+
+def build(config: Config) -> Experiment:
+    """Reads, checks and places everything that the configuration names, the cheapest first; writes nothing.
+
+    Raises `UserError` for whatever the user can mend.
+    """
+    task = TASKS[config.task.name]()
+    tokenizer = Tokenizer(find_directory(config.model.tokenizer or config.model.name_or_path))
+    terminator = terminator_id(tokenizer, config.task.terminator)
+    banned = np.any(list(banned_items(tokenizer, config.task.terminator, config.task.bans).values()), axis=0)
+
+    configure_jax(config.model.dtype)
+    mesh = make_mesh(config.mesh.data, config.mesh.model)
+    check_divisible(mesh, "train.microbatch_prompts", config.train.microbatch_prompts, "data")
+    check_divisible(mesh, "eval.prompts_per_batch", config.eval.prompts_per_batch, "data")
+    structure, adapter, frozen = load_model(config.model, mesh, config.seed)
+    vocabulary = structure.architecture.vocab_size
+    if len(tokenizer.items) > vocabulary:
+        raise UserError(f"the tokenizer has {len(tokenizer.items)} items, but the model's vocabulary only {vocabulary}")
+
+    sampling = config.sampling
+    rules = make_rules(
+        banned,
+        structure.architecture.padded_vocab_size,
+        terminator,
+        sampling.min_len,
+        sampling.max_len,
+        sampling.support_min_p,
+    )
+    reward = task.reward(structure, terminator)
+    functions = StepFunctions(config, structure, reward, rules, mesh)
+    return Experiment(config, mesh, task, tokenizer, structure, adapter, frozen, rules, reward, functions)

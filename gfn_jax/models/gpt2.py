@@ -1,0 +1,274 @@
+"""GPT-2 (Radford et al. 2019) with LoRA, its layers stacked and scanned, its cache a plain value.
+
+A batch holds B prompts with S continuations each. A prompt is encoded once; its keys and values
+serve all its continuations, in sampling and in scoring alike.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx, struct
+from jaxtyping import Array, Float, Int
+
+from gfn_jax.models.lora import LoRALinear
+from gfn_jax.types import LoRAConfig, Prompts, checked
+
+VOCABULARY_MULTIPLE = 128
+LAYER_NAMES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+
+
+@dataclasses.dataclass(frozen=True)
+class GPT2Config:
+    """The architecture, under the names that Hugging Face's `config.json` gives it."""
+
+    vocab_size: int = 50257
+    n_positions: int = 1024
+    n_embd: int = 768
+    n_layer: int = 12
+    n_head: int = 12
+    n_inner: int | None = None
+    activation_function: str = "gelu_new"
+    layer_norm_epsilon: float = 1e-5
+    tie_word_embeddings: bool = True
+
+    @property
+    def padded_vocab_size(self) -> int:
+        return -(-self.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+
+
+ARCHITECTURES = {
+    "distilgpt2": GPT2Config(n_layer=6),
+    "gpt2": GPT2Config(),
+    "gpt2-medium": GPT2Config(n_embd=1024, n_layer=24, n_head=16),
+    "gpt2-large": GPT2Config(n_embd=1280, n_layer=36, n_head=20),
+    "gpt2-xl": GPT2Config(n_embd=1600, n_layer=48, n_head=25),
+}
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
+    "gelu_pytorch_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
+
+
+@struct.dataclass
+class KeyValues:
+    """Keys and values, with whatever leading axes stand before [.., H, K]."""
+
+    keys: jax.Array
+    values: jax.Array
+
+
+@struct.dataclass
+class PromptCache:
+    """An encoded prompt: keys and values [layers, B, P, H, K], lengths, and the last token's hidden state."""
+
+    layers: KeyValues
+    length_B: Int[Array, " B"]
+    last_hidden_BxD: Float[Array, "B D"]
+
+
+class LayerNorm(nnx.Module):
+    def __init__(self, width: int, epsilon: float, dtype: jnp.dtype):
+        self.scale = nnx.Param(jnp.ones(width, dtype))
+        self.bias = nnx.Param(jnp.zeros(width, dtype))
+        self.epsilon = epsilon
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        mean = wide.mean(-1, keepdims=True)
+        variance = jnp.square(wide - mean).mean(-1, keepdims=True)
+        normed = (wide - mean) * jax.lax.rsqrt(variance + self.epsilon)
+        return normed.astype(x.dtype) * self.scale[...] + self.bias[...]
+
+
+class Block(nnx.Module):
+    """One pre-norm transformer layer; how it attends is passed in."""
+
+    def __init__(self, config: GPT2Config, lora: LoRAConfig | None, dtype: jnp.dtype, rngs: nnx.Rngs):
+        width, heads = config.n_embd, config.n_head
+        inner = config.n_inner or 4 * width
+        head_axes = (heads, width // heads)
+        residual_std = 0.02 / math.sqrt(2 * config.n_layer)
+
+        def linear(name, inputs, outputs, std=0.02):
+            adapter = lora if lora and any(matches(target, name) for target in lora.targets) else None
+            return LoRALinear(inputs, outputs, lora=adapter, dtype=dtype, kernel_std=std, rngs=rngs)
+
+        self.ln_1 = LayerNorm(width, config.layer_norm_epsilon, dtype)
+        self.attn_c_attn = linear("attn.c_attn", (width,), (3, *head_axes))
+        self.attn_c_proj = linear("attn.c_proj", head_axes, (width,), residual_std)
+        self.ln_2 = LayerNorm(width, config.layer_norm_epsilon, dtype)
+        self.mlp_c_fc = linear("mlp.c_fc", (width,), (inner,))
+        self.mlp_c_proj = linear("mlp.c_proj", (inner,), (width,), residual_std)
+        self.activation = config.activation_function
+
+    def __call__(self, hidden, attend):
+        qkv = self.attn_c_attn(self.ln_1(hidden))
+        attended, kept = attend(*(qkv[..., index, :, :] for index in range(3)))
+        hidden = hidden + self.attn_c_proj(attended)
+        # Kept for the backward pass: the activation's input alone, not its many intermediate values.
+        activation = jax.checkpoint(ACTIVATIONS[self.activation])
+        inner = activation(self.mlp_c_fc(self.ln_2(hidden)))
+        return hidden + self.mlp_c_proj(inner), kept
+
+
+def matches(target: str, name: str) -> bool:
+    """Whether a LoRA target means the layer `name`, as PEFT reads it: whole dotted suffixes."""
+    return f".{name}".endswith(f".{target}")
+
+
+def attention(q_BxSxQxHxK, own: KeyValues, own_mask, prompt: KeyValues | None, prompt_mask_BxP) -> jax.Array:
+    """Attention of S continuations over their own keys and, behind them, their shared prompt's.
+
+    `own` is [B, S, C, H, K] under a mask that broadcasts to [B, S, H, Q, C]; `prompt` [B, P, H, K].
+    """
+    accumulate = jnp.promote_types(q_BxSxQxHxK.dtype, jnp.float32)
+    scale = 1 / math.sqrt(q_BxSxQxHxK.shape[-1])
+    logits = jnp.einsum("bsqhk,bschk->bshqc", q_BxSxQxHxK, own.keys, preferred_element_type=accumulate)
+    logits = jnp.where(own_mask, scale * logits, -jnp.inf)
+    if prompt is None:
+        weights = jax.nn.softmax(logits, axis=-1).astype(own.values.dtype)
+        return jnp.einsum("bshqc,bschk->bsqhk", weights, own.values)
+    prompt_logits = jnp.einsum("bsqhk,bphk->bshqp", q_BxSxQxHxK, prompt.keys, preferred_element_type=accumulate)
+    prompt_logits = jnp.where(prompt_mask_BxP[:, None, None, None, :], scale * prompt_logits, -jnp.inf)
+    both = jax.nn.softmax(jnp.concatenate([logits, prompt_logits], -1), axis=-1).astype(own.values.dtype)
+    weights, prompt_weights = jnp.split(both, [logits.shape[-1]], axis=-1)
+    return jnp.einsum("bshqc,bschk->bsqhk", weights, own.values) + jnp.einsum(
+        "bshqp,bphk->bsqhk", prompt_weights, prompt.values
+    )
+
+
+class GPT2(nnx.Module):
+    """The language model: the frozen one without `lora`, the policy with it."""
+
+    def __init__(
+        self,
+        config: GPT2Config,
+        lora: LoRAConfig | None = None,
+        *,
+        dtype: jnp.dtype = jnp.float32,
+        remat: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        def embedding(rows):
+            return nnx.Param(0.02 * jax.random.normal(rngs.params(), (rows, config.n_embd), dtype))
+
+        @nnx.split_rngs(splits=config.n_layer)
+        @nnx.vmap
+        def stacked(rngs):
+            return Block(config, lora, dtype, rngs)
+
+        self.config = config
+        self.remat = remat
+        self.wte = embedding(config.padded_vocab_size)
+        self.wpe = embedding(config.n_positions)
+        self.blocks = stacked(rngs)
+        self.ln_f = LayerNorm(config.n_embd, config.layer_norm_epsilon, dtype)
+        self.lm_head = None if config.tie_word_embeddings else embedding(config.padded_vocab_size)
+
+    @checked
+    def encode(self, prompts: Prompts) -> tuple[Float[Array, "B P D"], PromptCache]:
+        """Hidden states of every prompt position, and the cache for what follows the prompts."""
+        length = prompts.tokens_BxP.shape[1]
+        hidden = self._embed(prompts.tokens_BxP, jnp.arange(length)[None, :])[:, None]
+        causal = jnp.tril(jnp.ones((length, length), bool))
+
+        def layer(hidden, block):
+            def attend(q, k, v):
+                kept = KeyValues(k[:, 0], v[:, 0])
+                return attention(q, KeyValues(k, v), causal[None, None, None], None, None), kept
+
+            return block(hidden, attend)
+
+        hidden, layers = self._scan(layer, hidden, ())
+        hidden = self.ln_f(hidden)[:, 0]
+        last = jnp.take_along_axis(hidden, prompts.length_B[:, None, None] - 1, axis=1)[:, 0]
+        return hidden, PromptCache(layers, prompts.length_B, last)
+
+    @checked
+    def extend(self, tokens: Int[Array, "B S Q"], prompt: PromptCache) -> Float[Array, "B S Q D"]:
+        """Hidden states of continuations that follow their prompts, all positions at once."""
+        count = tokens.shape[-1]
+        positions = prompt.length_B[:, None, None] + jnp.arange(count)[None, None, :]
+        causal = jnp.tril(jnp.ones((count, count), bool))
+        prompt_mask = _prompt_mask(prompt)
+
+        def layer(hidden, block, layer_prompt):
+            def attend(q, k, v):
+                own = KeyValues(k, v)
+                return attention(q, own, causal[None, None, None], layer_prompt, prompt_mask), None
+
+            return block(hidden, attend)
+
+        hidden, _ = self._scan(layer, self._embed(tokens, positions), (prompt.layers,))
+        return self.ln_f(hidden)
+
+    @checked
+    def decode(
+        self,
+        tokens: Int[Array, "B S"],
+        step: Int[Array, ""],
+        prompt: PromptCache,
+        cache: KeyValues,
+    ) -> tuple[Float[Array, "B S D"], KeyValues]:
+        """Hidden state of one more token, the `step`-th (from 0) of its continuation.
+
+        `cache` is [layers, B, S, L, H, K] (`empty_cache`); the one returned holds this token too.
+        """
+        hidden = self._embed(tokens[..., None], (prompt.length_B + step)[:, None, None])
+        prompt_mask = _prompt_mask(prompt)
+        reached = (jnp.arange(cache.keys.shape[3]) <= step)[None, None, None, None, :]
+
+        def layer(carry, block, index, layer_prompt):
+            hidden, cache = carry
+
+            def attend(q, k, v):
+                def insert(stack, new):
+                    return jax.lax.dynamic_update_slice(stack, new[None], (index, 0, 0, step, 0, 0))
+
+                kept = jax.tree.map(insert, cache, KeyValues(k, v))
+                own = jax.tree.map(lambda stack: jax.lax.dynamic_index_in_dim(stack, index, keepdims=False), kept)
+                return attention(q, own, reached, layer_prompt, prompt_mask), kept
+
+            return block(hidden, attend), None
+
+        (hidden, cache), _ = self._scan(layer, (hidden, cache), (jnp.arange(self.config.n_layer), prompt.layers))
+        return self.ln_f(hidden)[:, :, 0], cache
+
+    def empty_cache(self, prompts: int, samples: int, length: int) -> KeyValues:
+        """Room for the keys and values of B x S continuations of at most `length` tokens."""
+        config = self.config
+        head_axes = (config.n_head, config.n_embd // config.n_head)
+        zeros = jnp.zeros((config.n_layer, prompts, samples, length, *head_axes), self.wte[...].dtype)
+        return KeyValues(zeros, zeros)
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """Next-token logits [.., V] of at least float32; -inf in the columns that pad the vocabulary."""
+        head = self.wte if self.lm_head is None else self.lm_head
+        accumulate = jnp.promote_types(hidden.dtype, jnp.float32)
+        logits = jnp.einsum("...d,vd->...v", hidden, head[...], preferred_element_type=accumulate)
+        is_padding = jnp.arange(self.config.padded_vocab_size) >= self.config.vocab_size
+        return jnp.where(is_padding.reshape((1,) * (logits.ndim - 1) + (-1,)), -jnp.inf, logits)
+
+    def _embed(self, tokens, positions):
+        return self.wte[...][tokens] + self.wpe[...][positions]
+
+    def _scan(self, layer, carry, per_layer: tuple):
+        """Runs `layer(carry, block, *slices of per_layer)` over the stacked blocks."""
+        graphdef, state = nnx.split(self.blocks)
+
+        def step(carry, xs):
+            block_state, *rest = xs
+            return layer(carry, nnx.merge(graphdef, block_state), *rest)
+
+        return jax.lax.scan(jax.checkpoint(step) if self.remat else step, carry, (state, *per_layer))
+
+
+def _prompt_mask(prompt: PromptCache) -> jax.Array:
+    return jnp.arange(prompt.layers.keys.shape[2])[None, :] < prompt.length_B[:, None]

@@ -1,0 +1,44 @@
+"""A model in the parts that compiled functions take: its structure, its adapter, its frozen weights."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from gfn_jax.models.gpt2 import GPT2, GPT2Config
+from gfn_jax.types import LoRAConfig
+
+Weights = dict[str, Any]
+"""Nested dicts of arrays."""
+
+
+class ModelStructure:
+    """What is static about a policy and its frozen model: how to put them together from weights.
+
+    The two share the frozen weights, of which there is one copy; the adapter is the policy's alone.
+    """
+
+    def __init__(self, architecture: GPT2Config, lora: LoRAConfig, *, dtype: jnp.dtype, remat: bool):
+        def build(key: jax.Array, lora: LoRAConfig | None) -> GPT2:
+            return GPT2(architecture, lora, dtype=dtype, remat=remat, rngs=nnx.Rngs(params=key))
+
+        self.architecture = architecture
+        self._new_policy = lambda key: build(key, lora)
+        self._new_frozen = lambda key: build(key, None)
+        self._policy_graph, _ = nnx.split(nnx.eval_shape(self._new_policy, jax.random.key(0)))
+        self._frozen_graph, state = nnx.split(nnx.eval_shape(self._new_frozen, jax.random.key(0)))
+        self.abstract_frozen: Weights = nnx.to_pure_dict(state)
+
+    def policy(self, adapter: Weights, frozen: Weights) -> GPT2:
+        return nnx.merge(self._policy_graph, adapter, frozen)
+
+    def frozen(self, frozen: Weights) -> GPT2:
+        return nnx.merge(self._frozen_graph, frozen)
+
+    def random_adapter(self, key: jax.Array) -> Weights:
+        """A fresh adapter, with which the policy is the frozen model."""
+        return nnx.to_pure_dict(nnx.state(self._new_policy(key), nnx.LoRAParam))
+
+    def random_frozen(self, key: jax.Array) -> Weights:
+        return nnx.to_pure_dict(nnx.state(self._new_frozen(key)))

@@ -1,0 +1,107 @@
+"""The training objective, a pure function on arrays.
+
+For a terminable state let
+
+    g[t] = log_r[t] - log_pterm[t] - sum_{k<t} log_pf[k].
+
+A policy samples in proportion to R if and only if, for every prompt x, g equals log Z(x) at every
+terminable state of every trajectory; every objective makes g constant.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from gfn_jax.types import Scores, checked
+
+
+@checked
+def log_ratio(scores: Scores, log_r_NxT: Float[Array, "N T"]) -> Float[Array, "N T"]:
+    """G at every state; 0 where the state is not terminable."""
+    log_pf_sum_NxT = jnp.pad(jnp.cumsum(scores.log_pf_NxL, axis=1), [(0, 0), (1, 0)])
+    g_NxT = log_r_NxT - scores.log_pterm_NxT - log_pf_sum_NxT
+    return jnp.where(scores.is_terminable_NxT, g_NxT, 0)
+
+
+@checked
+def at_last_state(values_NxT: Float[Array, "N T"], is_terminable_NxT: Bool[Array, "N T"]) -> Float[Array, " N"]:
+    """The values where each trajectory stops; of g this is log R(y ⊤) - log π(y ⊤)."""
+    states = jnp.arange(values_NxT.shape[1])[None, :]
+    last_N = jnp.where(is_terminable_NxT, states, -1).max(axis=1)
+    return jnp.take_along_axis(values_NxT, last_N[:, None], axis=1)[:, 0]
+
+
+@checked
+def subtb(
+    scores: Scores, log_r_NxT: Float[Array, "N T"], *, samples_per_prompt: int, subtb_lambda: float
+) -> Float[Array, " B"]:
+    """Modified sub-trajectory balance (Hu et al. 2024, eq. 3), one loss for each prompt.
+
+    The mean of lambda^(j-i-1) (g[j] - g[i])^2 over the terminable states i < j of each trajectory,
+    counted one after the other. With g as a difference of logarithms this is their
+    log [R(s_i ⊤) prod_{i<=k<j} π(y_{k+1} | s_k) π(⊤ | s_j)] - log [R(s_j ⊤) π(⊤ | s_i)], squared.
+
+    Where the empty continuation is not terminable, each trajectory also starts from a state that
+    stands just before its first terminable one. Its g is a constant estimate of log Z(x): the mean
+    of what the prompt's other trajectories pair with their start, with those pairs' weights.
+    Without it the tokens before the first terminable state would never be trained.
+
+    A prompt's loss is its sum of weighted squares over its sum of weights, or over 1 if that is less.
+    """
+    g_NxT, is_terminable_NxT = log_ratio(scores, log_r_NxT), scores.is_terminable_NxT
+    pair_squares_N, pair_weights_N = _pairs(g_NxT, is_terminable_NxT, subtb_lambda)
+    start_squares_N, start_weights_N = _start_pairs(g_NxT, is_terminable_NxT, samples_per_prompt, subtb_lambda)
+
+    def by_prompt(x_N):
+        return x_N.reshape(-1, samples_per_prompt).sum(1)
+
+    squares_B = by_prompt(pair_squares_N + start_squares_N)
+    return squares_B / jnp.maximum(by_prompt(pair_weights_N + start_weights_N), 1)
+
+
+def _pairs(g_NxT, is_terminable_NxT, subtb_lambda):
+    """Weighted squares and weights of the pairs i < j of terminable states, summed for each trajectory."""
+    mask = is_terminable_NxT.astype(g_NxT.dtype)
+    count_N = mask.sum(1)
+    if subtb_lambda == 1:
+        # The sum over pairs of (g[j] - g[i])^2 is the count times the squared deviations from the mean.
+        mean_N = (mask * g_NxT).sum(1) / jnp.maximum(count_N, 1)
+        deviations_NxT = mask * (g_NxT - mean_N[:, None])
+        return count_N * jnp.square(deviations_NxT).sum(1), count_N * (count_N - 1) / 2
+    rank_NxT = jnp.cumsum(is_terminable_NxT, axis=1)
+    gap_NxTxT = rank_NxT[:, None, :] - rank_NxT[:, :, None]  # [n, i, j]: how far j stands after i
+    is_pair = is_terminable_NxT[:, None, :] & is_terminable_NxT[:, :, None] & (gap_NxTxT > 0)
+    weights = jnp.where(is_pair, _power(subtb_lambda, gap_NxTxT - 1, g_NxT.dtype), 0)
+    squares = jnp.square(g_NxT[:, None, :] - g_NxT[:, :, None])
+    return (weights * squares).sum((1, 2)), weights.sum((1, 2))
+
+
+def _start_pairs(g_NxT, is_terminable_NxT, samples_per_prompt, subtb_lambda):
+    """The same for the pairs of the start state with every terminable state; 0 where no start is needed."""
+    rank_NxT = jnp.cumsum(is_terminable_NxT, axis=1)
+    is_paired_NxT = is_terminable_NxT & ~is_terminable_NxT[:, :1]
+    weights_NxT = jnp.where(is_paired_NxT, _power(subtb_lambda, rank_NxT - 1, g_NxT.dtype), 0)
+    # Centred on a constant of the prompt, so that large log Z costs no precision in the leave-one-out sums.
+    per_prompt = (-1, samples_per_prompt * g_NxT.shape[1])
+    weight_B = weights_NxT.reshape(per_prompt).sum(1)
+    centre_B = (weights_NxT * g_NxT).reshape(per_prompt).sum(1) / jnp.maximum(weight_B, 1)
+    centre_N = jax.lax.stop_gradient(jnp.repeat(centre_B, samples_per_prompt))
+    centred_NxT = g_NxT - centre_N[:, None]
+
+    own_weight_N, own_sum_N = weights_NxT.sum(1), (weights_NxT * centred_NxT).sum(1)
+    others_weight_N = _all_but_own(own_weight_N, samples_per_prompt)
+    others_sum_N = _all_but_own(own_sum_N, samples_per_prompt)
+    start_g_N = jax.lax.stop_gradient(others_sum_N / jnp.where(others_weight_N > 0, others_weight_N, 1))
+    weights_NxT = jnp.where(others_weight_N[:, None] > 0, weights_NxT, 0)
+    squares_NxT = jnp.square(centred_NxT - start_g_N[:, None])
+    return (weights_NxT * squares_NxT).sum(1), weights_NxT.sum(1)
+
+
+def _all_but_own(x_N, samples_per_prompt):
+    per_prompt = x_N.reshape(-1, samples_per_prompt)
+    return (per_prompt.sum(1, keepdims=True) - per_prompt).reshape(-1)
+
+
+def _power(base: float, exponent, dtype):
+    """base^exponent for whole exponents of 0 or more, with 0^0 = 1."""
+    return jnp.power(jnp.asarray(base, dtype), jnp.maximum(exponent, 0).astype(dtype))

@@ -1,0 +1,119 @@
+"""Log-probabilities of given continuations, by one teacher-forced pass over all of their states."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from gfn_jax.models.gpt2 import GPT2
+from gfn_jax.policy.masks import Rules, mask_logits
+from gfn_jax.types import Prompts, Scores, Trajectories, checked
+
+CHUNK_ELEMENTS = 1 << 24
+"""Most logits held at once: states are read out in chunks, so that [N, T, V] never exists."""
+
+
+@checked
+def hidden_states(model: GPT2, prompts: Prompts, trajectories: Trajectories) -> Float[Array, "N T D"]:
+    """The last hidden state at every state of every trajectory; prompts are encoded once each."""
+    batch = prompts.length_B.shape[0]
+    tokens_BxSxL = trajectories.tokens_NxL.reshape(batch, -1, trajectories.tokens_NxL.shape[-1])
+    _, prompt = model.encode(prompts)
+    hidden_BxSxLxD = model.extend(tokens_BxSxL, prompt)
+    first = jnp.broadcast_to(
+        prompt.last_hidden_BxD[:, None, None, :], (*hidden_BxSxLxD.shape[:2], 1, hidden_BxSxLxD.shape[-1])
+    )
+    hidden = jnp.concatenate([first, hidden_BxSxLxD], axis=2)
+    return hidden.reshape(-1, *hidden.shape[2:])
+
+
+@checked
+def read_out(
+    logits_of: Callable[..., jax.Array],
+    hidden: tuple[Float[Array, "N T D"], ...],
+    trajectories: Trajectories,
+    terminator: int,
+    vocabulary: int,
+) -> tuple[Float[Array, "N L"], Float[Array, "N T"]]:
+    """Log p(y_{t+1} | s_t) and log p(⊤ | s_t) under the softmax of logits computed chunk by chunk.
+
+    `logits_of(steps_C, *hidden_NxCxD)` gives the logits [N, C, V] of the states at `steps_C`; the
+    backward pass computes them again. What a state may not do reads -inf.
+    """
+    rows, states = hidden[0].shape[:2]
+    chunk = max(1, min(states, CHUNK_ELEMENTS // (rows * vocabulary)))
+    chunks = -(-states // chunk)
+
+    def in_chunks(x):  # [N, T, ..] -> [chunks, N, C, ..], the last chunk padded
+        padded = jnp.pad(x, [(0, 0), (0, chunks * chunk - states), *[(0, 0)] * (x.ndim - 2)])
+        return jnp.moveaxis(padded.reshape(rows, chunks, chunk, *x.shape[2:]), 1, 0)
+
+    @jax.checkpoint
+    def one_chunk(chunk_of):
+        steps_C, tokens_NxC, *hidden_NxCxD = chunk_of
+        logits = logits_of(steps_C, *hidden_NxCxD)
+        log_total = jax.nn.logsumexp(logits, axis=-1)
+        taken = jnp.take_along_axis(logits, tokens_NxC[..., None], axis=-1)[..., 0]
+        return taken - log_total, logits[..., terminator] - log_total
+
+    next_tokens_NxT = jnp.pad(trajectories.tokens_NxL, [(0, 0), (0, 1)])
+    steps = jnp.arange(chunks * chunk).reshape(chunks, chunk)
+    inputs = (steps, in_chunks(next_tokens_NxT), *map(in_chunks, hidden))
+    log_next, log_terminator = (
+        jnp.moveaxis(parts, 0, 1).reshape(rows, chunks * chunk)[:, :states] for parts in jax.lax.map(one_chunk, inputs)
+    )
+    return log_next[:, :-1], log_terminator
+
+
+@checked
+def reached(trajectories: Trajectories) -> tuple[Bool[Array, "N L"], Bool[Array, "N T"]]:
+    """Which tokens belong to each trajectory, and which states it got to."""
+    steps = jnp.arange(trajectories.tokens_NxL.shape[1] + 1)[None, :]
+    length = trajectories.length_N[:, None]
+    return steps[:, :-1] < length, steps <= length
+
+
+@checked
+def score(policy: GPT2, frozen: GPT2, rules: Rules, prompts: Prompts, trajectories: Trajectories) -> Scores:
+    """The policy's log-probabilities along the trajectories, under the same masks as in sampling.
+
+    A token that the masks forbid at its state has log-probability -inf.
+    """
+    hidden = [hidden_states(policy, prompts, trajectories)]
+    if rules.needs_frozen_logits:
+        hidden.append(hidden_states(frozen, prompts, trajectories))
+
+    def logits_of(steps_C, policy_hidden, frozen_hidden=None):
+        frozen_logits = None if frozen_hidden is None else frozen.logits(frozen_hidden)
+        return mask_logits(rules, policy.logits(policy_hidden), steps_C[None, :], frozen_logits)
+
+    vocabulary = rules.is_word_V.shape[0]
+    log_next, log_terminator = read_out(logits_of, tuple(hidden), trajectories, rules.terminator, vocabulary)
+    is_token_NxL, is_state_NxT = reached(trajectories)
+    is_terminable_NxT = is_state_NxT & (log_terminator > -jnp.inf)
+    return Scores(
+        log_pf_NxL=jnp.where(is_token_NxL, log_next, 0),
+        log_pterm_NxT=jnp.where(is_terminable_NxT, log_terminator, 0),
+        is_terminable_NxT=is_terminable_NxT,
+    )
+
+
+@checked
+def frozen_log_probs(
+    frozen: GPT2, prompts: Prompts, trajectories: Trajectories, terminator: int
+) -> tuple[Float[Array, "N L"], Float[Array, "N T"]]:
+    """The frozen model's own log p(y_{t+1} | s_t) and log p(⊤ | s_t) over its full vocabulary: no masks.
+
+    Zero at tokens and states that the trajectory does not reach.
+    """
+    hidden = hidden_states(frozen, prompts, trajectories)
+    log_next, log_terminator = read_out(
+        lambda _, frozen_hidden: frozen.logits(frozen_hidden),
+        (hidden,),
+        trajectories,
+        terminator,
+        frozen.config.padded_vocab_size,
+    )
+    is_token_NxL, is_state_NxT = reached(trajectories)
+    return jnp.where(is_token_NxL, log_next, 0), jnp.where(is_state_NxT, log_terminator, 0)

@@ -1,0 +1,44 @@
+"""The frozen model's likelihood of a continuation, as a reward at every prefix."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gfn_jax.models.gpt2 import GPT2
+from gfn_jax.models.parts import ModelStructure, Weights
+from gfn_jax.policy.scorer import frozen_log_probs
+from gfn_jax.rewards.protocol import Components
+from gfn_jax.types import Prompts, Trajectories, checked
+
+
+@checked
+def log_likelihood(frozen: GPT2, prompts: Prompts, trajectories: Trajectories, terminator: int) -> Float[Array, "N T"]:
+    """Log p_frozen(y_1 .. y_t ⊤ | prompt) for every prefix t that a trajectory reaches.
+
+    What stands behind a trajectory's stop is never scored.
+    """
+    log_p_NxL, log_pterm_NxT = frozen_log_probs(frozen, prompts, trajectories, terminator)
+    return jnp.pad(jnp.cumsum(log_p_NxL, axis=1), [(0, 0), (1, 0)]) + log_pterm_NxT
+
+
+class LikelihoodReward:
+    """log R = log p_frozen(y ⊤ | prompt), before tempering."""
+
+    granularity: Literal["prefix"] = "prefix"
+
+    def __init__(self, structure: ModelStructure, terminator: int):
+        def components(frozen: Weights, prompts: Prompts, trajectories: Trajectories) -> Components:
+            return {"log_likelihood": log_likelihood(structure.frozen(frozen), prompts, trajectories, terminator)}
+
+        self._components = jax.jit(components)
+
+    def components(
+        self, frozen: Weights, examples: Sequence[Any], prompts: Prompts, trajectories: Trajectories
+    ) -> Components:
+        return self._components(frozen, prompts, trajectories)
+
+    def combine(self, components: Components, step: jax.Array) -> jax.Array:
+        return components["log_likelihood"]

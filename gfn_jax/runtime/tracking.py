@@ -1,0 +1,124 @@
+"""Where a run's figures go: metrics.jsonl, samples.jsonl, Weights & Biases, and the terminal."""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gfn_jax.config import Config
+from gfn_jax.runtime.run_directory import JsonLines
+
+_PLAIN_LINE_SECONDS = 10.0
+
+
+class Tracker:
+    """Writes down a run's figures; those of a step are fetched while the next one runs.
+
+    In a terminal a progress bar shows loss, log R and the time left, elsewhere a plain line every
+    ten seconds does.
+    """
+
+    def __init__(self, config: Config, workdir: Path, start: int, console: Console):
+        self._config, self._console = config, console
+        self._metrics = JsonLines(workdir / "metrics.jsonl", after_step=start)
+        self._samples = JsonLines(workdir / "samples.jsonl", after_step=start)
+        self._wandb = _start_wandb(config, workdir)
+        self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
+        self._clock = self._last_line = time.monotonic()
+        self._progress = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}  log R {task.fields[log_r]:.2f}  left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._bar = self._progress.add_task("", total=config.train.steps, completed=start, loss=0.0, log_r=0.0)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.flush()
+        self._progress.stop()
+        self._metrics.close()
+        self._samples.close()
+        if self._wandb is not None:
+            self._wandb.finish(exit_code=0 if error is None else 1)
+
+    def log_step(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+        """Takes an update's metrics, unfetched, and writes down those of the update before."""
+        self.flush()
+        self._pending = (step, metrics)
+
+    def flush(self) -> None:
+        """Waits for the last update and writes down its metrics."""
+        if self._pending is None:
+            return
+        step, arrays = self._pending
+        self._pending = None
+        metrics = {name: float(value) for name, value in jax.device_get(dict(arrays)).items()}
+        now = time.monotonic()
+        seconds, self._clock = now - self._clock, now
+        trajectories = self._config.train.prompts_per_step * self._config.sampling.samples_per_prompt
+        metrics |= {"seconds": seconds, "trajectories_per_s": trajectories / seconds}
+        if step % self._config.train.log_every == 0:
+            self._write(step, {f"train/{name}": value for name, value in metrics.items()})
+        self._progress.update(self._bar, completed=step, loss=metrics["loss"], log_r=metrics["log_r"])
+        if not self._console.is_terminal and now - self._last_line > _PLAIN_LINE_SECONDS:
+            self._last_line = now
+            left = (self._config.train.steps - step) * seconds
+            self._console.print(
+                f"step {step}/{self._config.train.steps}  loss {metrics['loss']:.3f}  "
+                f"log R {metrics['log_r']:.2f}  {seconds:.2f} s a step, about {left / 60:.0f} min left",
+                soft_wrap=True,
+            )
+
+    def log_validation(self, step: int, figures: Mapping[str, float], probes: list[dict[str, Any]]) -> None:
+        """Writes down a measurement and its samples; its time does not count as training time."""
+        self._write(step, {f"val/{name}": value for name, value in figures.items()})
+        self._samples.write(step, probes)
+        if self._wandb is not None and probes:
+            import wandb
+
+            table = wandb.Table(columns=list(probes[0]), data=[list(probe.values()) for probe in probes])
+            self._wandb.log({"samples": table}, step=step)
+        self._console.print(
+            f"step {step:>5}  validation: log-ratio variance {figures['log_ratio_var']:.3f}  "
+            f"elbo {figures['elbo']:.3f}  log R {figures['log_r']:.2f}  diversity {figures['diversity']:.2f}",
+            soft_wrap=True,
+        )
+        self._clock = time.monotonic()
+
+    def _write(self, step: int, figures: dict[str, float]) -> None:
+        self._metrics.write(step, [figures])
+        if self._wandb is not None:
+            self._wandb.log(figures, step=step)
+
+
+def _start_wandb(config: Config, workdir: Path) -> Any:
+    if config.tracking.wandb == "disabled":
+        return None
+    import wandb  # slow to import, so only where it is wanted
+
+    place = hashlib.sha256(str(workdir.absolute()).encode()).hexdigest()[:8]
+    return wandb.init(
+        project=config.tracking.project,
+        name=workdir.name,
+        id=f"{workdir.name}-{place}",
+        resume="allow",
+        mode=config.tracking.wandb,
+        dir=str(workdir),
+        config=config.model_dump(mode="json"),
+    )

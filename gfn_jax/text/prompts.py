@@ -1,0 +1,60 @@
+"""Prompt files, their split, their order, and token batches of few different shapes."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from gfn_jax.errors import UserError
+from gfn_jax.types import Prompts
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not blank, without the white space around them."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise UserError(f"data.path: there is no file {path}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"data.path: {path} cannot be read as UTF-8 text: {error}") from error
+    kept = [line.strip() for line in lines if line.strip()]
+    if not kept:
+        raise UserError(f"data.path: {path} holds no prompt")
+    return kept
+
+
+def split(texts: Sequence[str], validation: int) -> tuple[list[str], list[str]]:
+    """Training and validation texts, without repetitions.
+
+    Whoever has the smallest hashes validates: neither the file's order nor the seed matters, and no
+    text is ever on both sides.
+    """
+    ordered = sorted(set(texts), key=lambda text: hashlib.sha256(text.encode()).digest())
+    if len(ordered) <= validation:
+        raise UserError(
+            f"data.val_prompts is {validation}, but data.path holds {len(ordered)} different prompts; "
+            "at least one must remain for training"
+        )
+    return ordered[validation:], ordered[:validation]
+
+
+def indices_of_step(step: int, batch: int, total: int, seed: int) -> np.ndarray:
+    """Which `batch` of `total` examples step number `step` (from 0) takes.
+
+    Epoch after epoch in a new order, as one endless stream: a function of its arguments alone, so a
+    resumed run needs no cursor but its step.
+    """
+    positions = np.arange(step * batch, (step + 1) * batch)
+    orders = {epoch: np.random.default_rng([seed, epoch]).permutation(total) for epoch in np.unique(positions // total)}
+    return np.array([orders[position // total][position % total] for position in positions])
+
+
+def pad_to_bucket(rows: Sequence[Sequence[int]], buckets: Sequence[int], longest: int) -> Prompts:
+    """Token rows padded on the right to the smallest bucket that holds `longest` tokens."""
+    length = min(bucket for bucket in buckets if bucket >= longest)
+    tokens = np.zeros((len(rows), length), np.int32)
+    for row, ids in zip(tokens, rows, strict=True):
+        row[: len(ids)] = ids
+    return Prompts(jnp.asarray(tokens), jnp.asarray([len(row) for row in rows], jnp.int32))

@@ -1,0 +1,62 @@
+"""The axis letters, and the frozen structs that everything passes on.
+
+    B  prompts in a step            P  prompt tokens, padded to a bucket
+    S  samples for each prompt      L  most tokens in a continuation
+    N  trajectories, B x S,         T  states of a trajectory, L + 1: the empty continuation,
+       prompt-major                    then one for each token
+    V  vocabulary (padded)          D  width
+    H  heads                        K  head width
+    R  LoRA rank
+
+An array's name ends in its axes: `log_pf_NxL`. ⊤ is the terminator token.
+"""
+
+from beartype import beartype
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, jaxtyped
+
+checked = jaxtyped(typechecker=beartype)
+"""Decorates public boundaries: a wrong shape or dtype is refused while tracing, at no cost later."""
+
+
+@struct.dataclass
+class Prompts:
+    """Token rows padded on the right; what stands behind a row's length is never read."""
+
+    tokens_BxP: Int[Array, "B P"]
+    length_B: Int[Array, " B"]
+
+
+@struct.dataclass
+class Trajectories:
+    """Continuations without their terminator, padded on the right with token 0.
+
+    `length_N` counts the tokens before ⊤, so a trajectory visits the states 0 to `length_N` and
+    stops at the last of them.
+    """
+
+    tokens_NxL: Int[Array, "N L"]
+    length_N: Int[Array, " N"]
+
+
+@struct.dataclass
+class Scores:
+    """The policy's log-probabilities along trajectories; 0 at states that are not reached.
+
+    log_pf_NxL[t]       = log π(y_{t+1} | s_t)
+    log_pterm_NxT[t]    = log π(⊤ | s_t), exactly 0 at the maximum length
+    is_terminable_NxT[t]  the trajectory got to s_t and may stop there
+    """
+
+    log_pf_NxL: Float[Array, "N L"]
+    log_pterm_NxT: Float[Array, "N T"]
+    is_terminable_NxT: Bool[Array, "N T"]
+
+
+@struct.dataclass
+class LoRAConfig:
+    """Rank, alpha (the update is scaled by alpha / rank) and the names of the adapted layers."""
+
+    rank: int = struct.field(pytree_node=False)
+    alpha: float = struct.field(pytree_node=False)
+    targets: tuple[str, ...] = struct.field(pytree_node=False)

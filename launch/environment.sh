@@ -1,0 +1,15 @@
+# Sourced by the other scripts: stands in the repository, makes .venv and installs requirements.txt into it.
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+python="${PYTHON:-python3}"
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    echo "error: Python 3.11 or later is needed; set PYTHON to one" >&2
+    exit 1
+fi
+stamp=.venv/installed-requirements.txt
+if ! cmp -s requirements.txt "$stamp"; then
+    echo "installing requirements.txt into .venv ..."
+    "$python" -m venv .venv
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+    cp requirements.txt "$stamp"
+fi
+export TOKENIZERS_PARALLELISM=false
