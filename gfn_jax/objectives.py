@@ -15,12 +15,20 @@ from jaxtyping import Array, Bool, Float
 from gfn_jax.types import Scores, checked
 
 
-@checked
 def log_ratio(scores: Scores, log_r_NxT: Float[Array, "N T"]) -> Float[Array, "N T"]:
-    """G at every state; 0 where the state is not terminable."""
-    log_pf_sum_NxT = jnp.pad(jnp.cumsum(scores.log_pf_NxL, axis=1), [(0, 0), (1, 0)])
-    g_NxT = log_r_NxT - scores.log_pterm_NxT - log_pf_sum_NxT
-    return jnp.where(scores.is_terminable_NxT, g_NxT, 0)
+    """g at every state; 0 where the state is not terminable."""
+    return _log_ratio(scores.log_pf_NxL, scores.log_pterm_NxT, scores.is_terminable_NxT, log_r_NxT)
+
+
+@checked
+def _log_ratio(
+    log_pf_NxL: Float[Array, "N L"],
+    log_pterm_NxT: Float[Array, "N L+1"],
+    is_terminable_NxT: Bool[Array, "N L+1"],
+    log_r_NxT: Float[Array, "N L+1"],
+) -> Float[Array, "N L+1"]:
+    log_pf_sum_NxT = jnp.pad(jnp.cumsum(log_pf_NxL, axis=1), [(0, 0), (1, 0)])
+    return jnp.where(is_terminable_NxT, log_r_NxT - log_pterm_NxT - log_pf_sum_NxT, 0)
 
 
 @checked

@@ -11,12 +11,18 @@
 An array's name ends in its axes: `log_pf_NxL`. ⊤ is the terminator token.
 """
 
+import jax
 from beartype import beartype
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, jaxtyped
 
 checked = jaxtyped(typechecker=beartype)
 """Decorates public boundaries: a wrong shape or dtype is refused while tracing, at no cost later."""
+
+
+def trailing(x: jax.Array, ndim: int) -> jax.Array:
+    """`x` as the last of `ndim` axes, for broadcasting that is asked for and not implied."""
+    return x.reshape((1,) * (ndim - x.ndim) + x.shape)
 
 
 @struct.dataclass

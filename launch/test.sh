@@ -5,5 +5,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 .venv/bin/ruff format --check --quiet .
 .venv/bin/ruff check --quiet .
 .venv/bin/basedpyright
-.venv/bin/lint-imports --no-timing >/dev/null || .venv/bin/lint-imports
+.venv/bin/lint-imports --no-logo
 .venv/bin/python -m pytest "$@"

@@ -79,7 +79,7 @@ class Validation:
             return score(policy, frozen_model, rules, prompts, trajectories)
 
         def at_stop(scores: Scores, components: Components) -> tuple[jax.Array, jax.Array]:
-            """G and log R at every trajectory's last state."""
+            """g and log R at every trajectory's last state."""
             log_r_NxT = reward.combine(components, jnp.asarray(last_step)) / temperature
             g_NxT = objectives.log_ratio(scores, log_r_NxT)
             is_terminable_NxT = scores.is_terminable_NxT

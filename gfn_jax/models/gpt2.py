@@ -14,7 +14,7 @@ from flax import nnx, struct
 from jaxtyping import Array, Float, Int
 
 from gfn_jax.models.lora import LoRALinear
-from gfn_jax.types import LoRAConfig, Prompts, checked
+from gfn_jax.types import LoRAConfig, Prompts, checked, trailing
 
 VOCABULARY_MULTIPLE = 128
 LAYER_NAMES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
@@ -84,7 +84,7 @@ class LayerNorm(nnx.Module):
         mean = wide.mean(-1, keepdims=True)
         variance = jnp.square(wide - mean).mean(-1, keepdims=True)
         normed = (wide - mean) * jax.lax.rsqrt(variance + self.epsilon)
-        return normed.astype(x.dtype) * self.scale[...] + self.bias[...]
+        return normed.astype(x.dtype) * trailing(self.scale[...], x.ndim) + trailing(self.bias[...], x.ndim)
 
 
 class Block(nnx.Module):
@@ -229,8 +229,10 @@ class GPT2(nnx.Module):
             hidden, cache = carry
 
             def attend(q, k, v):
+                zero = jnp.zeros_like(index)
+
                 def insert(stack, new):
-                    return jax.lax.dynamic_update_slice(stack, new[None], (index, 0, 0, step, 0, 0))
+                    return jax.lax.dynamic_update_slice(stack, new[None], (index, zero, zero, step, zero, zero))
 
                 kept = jax.tree.map(insert, cache, KeyValues(k, v))
                 own = jax.tree.map(lambda stack: jax.lax.dynamic_index_in_dim(stack, index, keepdims=False), kept)
@@ -238,7 +240,9 @@ class GPT2(nnx.Module):
 
             return block(hidden, attend), None
 
-        (hidden, cache), _ = self._scan(layer, (hidden, cache), (jnp.arange(self.config.n_layer), prompt.layers))
+        (hidden, cache), _ = self._scan(
+            layer, (hidden, cache), (jnp.arange(self.config.n_layer, dtype=step.dtype), prompt.layers)
+        )
         return self.ln_f(hidden)[:, :, 0], cache
 
     def empty_cache(self, prompts: int, samples: int, length: int) -> KeyValues:
@@ -254,7 +258,7 @@ class GPT2(nnx.Module):
         accumulate = jnp.promote_types(hidden.dtype, jnp.float32)
         logits = jnp.einsum("...d,vd->...v", hidden, head[...], preferred_element_type=accumulate)
         is_padding = jnp.arange(self.config.padded_vocab_size) >= self.config.vocab_size
-        return jnp.where(is_padding.reshape((1,) * (logits.ndim - 1) + (-1,)), -jnp.inf, logits)
+        return jnp.where(trailing(is_padding, logits.ndim), -jnp.inf, logits)
 
     def _embed(self, tokens, positions):
         return self.wte[...][tokens] + self.wpe[...][positions]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gfn_jax.types import LoRAConfig
+from gfn_jax.types import LoRAConfig, trailing
 
 
 class LoRALinear(nnx.Module):
@@ -46,7 +46,8 @@ class LoRALinear(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the layer to the last axes of `x`."""
-        y = jnp.tensordot(x, self.kernel[...], self.contracted) + self.bias[...]
+        y = jnp.tensordot(x, self.kernel[...], self.contracted)
+        y += trailing(self.bias[...], y.ndim)
         if self.lora_a is not None and self.lora_b is not None:
             low_rank = jnp.tensordot(x, self.lora_a[...].astype(x.dtype), self.contracted)
             y += self.scale * jnp.tensordot(low_rank, self.lora_b[...].astype(x.dtype), 1)

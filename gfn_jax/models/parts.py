@@ -26,8 +26,11 @@ class ModelStructure:
         self.architecture = architecture
         self._new_policy = lambda key: build(key, lora)
         self._new_frozen = lambda key: build(key, None)
-        self._policy_graph, _ = nnx.split(nnx.eval_shape(self._new_policy, jax.random.key(0)))
+        self._policy_graph, adapter, _ = nnx.split(
+            nnx.eval_shape(self._new_policy, jax.random.key(0)), nnx.LoRAParam, ...
+        )
         self._frozen_graph, state = nnx.split(nnx.eval_shape(self._new_frozen, jax.random.key(0)))
+        self.abstract_adapter: Weights = nnx.to_pure_dict(adapter)
         self.abstract_frozen: Weights = nnx.to_pure_dict(state)
 
     def policy(self, adapter: Weights, frozen: Weights) -> GPT2:

@@ -12,7 +12,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
-from gfn_jax.types import checked
+from gfn_jax.types import checked, trailing
 
 
 @struct.dataclass
@@ -67,9 +67,8 @@ def mask_logits(
     item among those that the other masks allow.
     """
     step = jnp.broadcast_to(step, logits.shape[:-1])[..., None]
-    is_terminator = jnp.arange(logits.shape[-1]) == rules.terminator
-    axes = (1,) * (logits.ndim - 1) + (-1,)
-    is_terminator, is_word = is_terminator.reshape(axes), rules.is_word_V.reshape(axes)
+    is_terminator = trailing(jnp.arange(logits.shape[-1]) == rules.terminator, logits.ndim)
+    is_word = trailing(rules.is_word_V, logits.ndim)
     allowed = is_word | (is_terminator & (step >= rules.min_len))
     if rules.needs_frozen_logits:
         if frozen_logits is None:

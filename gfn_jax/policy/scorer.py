@@ -36,7 +36,7 @@ def read_out(
     terminator: int,
     vocabulary: int,
 ) -> tuple[Float[Array, "N L"], Float[Array, "N T"]]:
-    """Log p(y_{t+1} | s_t) and log p(⊤ | s_t) under the softmax of logits computed chunk by chunk.
+    """log p(y_{t+1} | s_t) and log p(⊤ | s_t) under the softmax of logits computed chunk by chunk.
 
     `logits_of(steps_C, *hidden_NxCxD)` gives the logits [N, C, V] of the states at `steps_C`; the
     backward pass computes them again. What a state may not do reads -inf.

@@ -16,7 +16,7 @@ from gfn_jax.types import Prompts, Trajectories, checked
 
 @checked
 def log_likelihood(frozen: GPT2, prompts: Prompts, trajectories: Trajectories, terminator: int) -> Float[Array, "N T"]:
-    """Log p_frozen(y_1 .. y_t ⊤ | prompt) for every prefix t that a trajectory reaches.
+    """log p_frozen(y_1 .. y_t ⊤ | prompt) for every prefix t that a trajectory reaches.
 
     What stands behind a trajectory's stop is never scored.
     """

@@ -28,5 +28,5 @@ class Reward(Protocol):
         ...
 
     def combine(self, components: Components, step: jax.Array) -> jax.Array:
-        """Log R [N, T] before tempering, at an optimiser step; traced."""
+        """log R [N, T] before tempering, at an optimiser step; traced."""
         ...

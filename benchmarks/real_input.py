@@ -1,0 +1,99 @@
+"""Twenty steps on real prompts with a GPT-2 of real size and random weights: loss on a fixed batch, time, memory.
+
+    python benchmarks/real_input.py --prompts FILE --tokenizer DIR [--steps 20] [--out FILE.json]
+
+FILE holds a prompt a line; DIR holds GPT-2's tokenizer (vocab.json and merges.txt, or tokenizer.json).
+"""
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from configs.common import base
+from machine import describe
+from rich.progress import track
+
+from gfn_jax import objectives
+from gfn_jax.config import parse_config
+from gfn_jax.experiment import Examples, build
+from gfn_jax.policy.scorer import score
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", required=True)
+    parser.add_argument("--tokenizer", required=True)
+    parser.add_argument("--model", default="gpt2", help="an architecture's name")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=4, help="prompts in a step, with 8 samples each")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+
+    raw = base()
+    raw.data.path, raw.model.tokenizer = args.prompts, args.tokenizer
+    raw.model.name_or_path, raw.model.random_init = args.model, True
+    raw.model.lora.rank = 64
+    raw.reward.temperature_horizon = 0
+    raw.train.steps, raw.train.prompts_per_step, raw.train.microbatch_prompts = args.steps, args.batch, args.batch
+    raw.train.warmup_steps, raw.train.learning_rate = 3, 1e-3
+    config = parse_config(raw.to_dict())
+
+    examples = Examples.load(config)
+    experiment = build(config)
+    experiment.check_lengths([*examples.train, *examples.validation])
+    functions, frozen, reward = experiment.functions, experiment.frozen, experiment.reward
+    state = functions.init(experiment.adapter)
+
+    fixed = examples.validation[: args.batch]
+    fixed_prompts = experiment.encode(fixed)
+    fixed_trajectories = functions.sample(state.adapter, frozen, fixed_prompts, 0)
+    fixed_components = reward.components(frozen, fixed, fixed_prompts, fixed_trajectories)
+
+    @jax.jit
+    def fixed_loss(adapter, frozen, prompts, trajectories, components):
+        policy, frozen_model = experiment.structure.policy(adapter, frozen), experiment.structure.frozen(frozen)
+        scores = score(policy, frozen_model, experiment.rules, prompts, trajectories)
+        log_r = reward.combine(components, state.step) / config.reward.temperature_end
+        per_prompt = config.sampling.samples_per_prompt
+        return objectives.subtb(
+            scores, log_r, samples_per_prompt=per_prompt, subtb_lambda=config.objective.subtb_lambda
+        ).mean()
+
+    def loss() -> float:
+        return float(fixed_loss(state.adapter, frozen, fixed_prompts, fixed_trajectories, fixed_components))
+
+    losses, seconds = [loss()], []
+    for step in track(range(args.steps), "steps"):
+        started = time.perf_counter()
+        batch = examples.of_step(step, args.batch)
+        prompts = experiment.encode(batch)
+        trajectories = functions.sample(state.adapter, frozen, prompts, step)
+        components = reward.components(frozen, batch, prompts, trajectories)
+        state, metrics = functions.update(state, frozen, prompts, trajectories, components)
+        jax.block_until_ready(metrics)
+        seconds.append(time.perf_counter() - started)
+    losses.append(loss())
+
+    result = {
+        "model": args.model,
+        "prompts_per_step": args.batch,
+        "steps": args.steps,
+        "fixed_batch_loss_before": losses[0],
+        "fixed_batch_loss_after": losses[1],
+        "fall_percent": 100 * (1 - losses[1] / losses[0]),
+        "seconds_per_step_median": float(np.median(seconds)),
+        "seconds_first_step_with_compilation": seconds[0],
+        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        **describe(),
+    }
+    print(json.dumps(result, indent=2))
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Parity with Hugging Face, and the ways of computing the same thing agree."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from helpers import TinyWorld
+from safetensors.torch import save_file
+
+from gfn_jax.models.gpt2 import GPT2
+from gfn_jax.models.hf_weights import load_weights, read_architecture
+from gfn_jax.models.parts import ModelStructure
+from gfn_jax.types import LoRAConfig, Prompts
+
+ALL_LAYERS = LoRAConfig(3, 6.0, ("c_attn", "c_proj", "c_fc"))
+
+
+def load(directory, dtype=jnp.float32, remat=False):
+    architecture = read_architecture(directory)
+    structure = ModelStructure(architecture, ALL_LAYERS, dtype=dtype, remat=remat)
+    return architecture, structure, jax.device_put(load_weights(directory, architecture, dtype))
+
+
+def random_prompts(vocabulary, rows=3, length=13):
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, vocabulary, (rows, length)).astype(np.int32)
+    return Prompts(jnp.asarray(tokens), jnp.array([length, length - 4, 1][:rows]))
+
+
+def test_logits_and_gradients_equal_hugging_face(hugging_face_directory, tmp_path):
+    theirs, directory = hugging_face_directory
+    architecture, structure, frozen = load(directory)
+    prompts = random_prompts(architecture.vocab_size)
+    is_real = np.arange(13)[None] < np.asarray(prompts.length_B)[:, None]
+    cotangent = np.random.default_rng(1).normal(size=(*is_real.shape, architecture.vocab_size)).astype(np.float32)
+    cotangent *= is_real[..., None]
+
+    @jax.jit
+    def logits(frozen):
+        model = structure.frozen(frozen)
+        return model.logits(model.encode(prompts)[0])
+
+    their_logits = theirs(torch.tensor(prompts.tokens_BxP.tolist())).logits
+    ours = np.asarray(logits(frozen))
+    scale = their_logits.abs().max().item()
+    np.testing.assert_allclose(
+        ours[is_real][:, : architecture.vocab_size], their_logits.detach().numpy()[is_real], rtol=0, atol=1e-4 * scale
+    )
+    assert np.isneginf(ours[..., architecture.vocab_size :]).all()
+
+    gradient = jax.jit(jax.grad(lambda frozen: (logits(frozen)[..., : architecture.vocab_size] * cotangent).sum()))(
+        frozen
+    )
+    theirs.zero_grad()
+    (their_logits * torch.asarray(cotangent)).sum().backward()
+    # Their gradients, saved as if they were weights, come into our layout by the tested loader.
+    tensors = {name: parameter.grad.clone() for name, parameter in theirs.named_parameters()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    expected = load_weights(tmp_path, architecture, jnp.float32)
+    assert jax.tree.structure(expected) == jax.tree.structure(gradient)
+    for want, got in zip(jax.tree.leaves(expected), jax.tree.leaves(gradient), strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
+
+
+@pytest.fixture(scope="module")
+def world():
+    return TinyWorld(words=11, min_len=0, max_len=3)
+
+
+@jax.jit
+def encode(model, prompts):
+    return model.encode(prompts)
+
+
+@jax.jit
+def extend(model, prompts, tokens):
+    return model.extend(tokens, model.encode(prompts)[1])
+
+
+def test_a_fresh_adapter_changes_nothing_and_a_trained_one_does(world):
+    base, _ = encode(world.frozen_model(), world.prompts)
+    fresh, _ = encode(world.policy(world.fresh), world.prompts)
+    trained, _ = encode(world.policy(), world.prompts)
+    np.testing.assert_allclose(fresh, base, atol=1e-6)
+    assert np.abs(trained - base).max() > 0.1
+
+
+def test_the_adapter_equals_merged_weights(world):
+    merged = jax.tree.map(lambda x: x, world.frozen)
+    for name, adapter in world.adapter["blocks"].items():
+        update = [jnp.tensordot(a, b, 1) for a, b in zip(adapter["lora_a"], adapter["lora_b"], strict=True)]
+        merged["blocks"][name]["kernel"] = merged["blocks"][name]["kernel"] + 2.0 * jnp.stack(update)
+    expected, _ = encode(world.structure.frozen(merged), world.prompts)
+    np.testing.assert_allclose(encode(world.policy(), world.prompts)[0], expected, atol=2e-5)
+
+
+def test_remat_saves_memory_and_changes_no_gradient(world):
+    with_remat = ModelStructure(world.structure.architecture, ALL_LAYERS, dtype=jnp.float32, remat=True)
+
+    def gradient(structure):
+        def loss(adapter):
+            return jnp.square(structure.policy(adapter, world.frozen).encode(world.prompts)[0]).sum()
+
+        compiled = jax.jit(jax.grad(loss)).lower(world.adapter).compile()
+        return compiled(world.adapter), compiled.memory_analysis().temp_size_in_bytes
+
+    (expected, bytes_without), (got, bytes_with) = gradient(world.structure), gradient(with_remat)
+    assert bytes_with < bytes_without
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, expected)
+
+
+def whole_sequences(model: GPT2, prompts, tokens_BxSxL):
+    """Hidden states of the continuations, each computed from its whole sequence without a cache."""
+    _, samples, length = tokens_BxSxL.shape
+    longest = int(prompts.length_B.max())
+    rows = np.zeros((len(prompts.length_B), samples, longest + length), np.int32)
+    for row, prompt, start, continuations in zip(rows, prompts.tokens_BxP, prompts.length_B, tokens_BxSxL, strict=True):
+        row[:, :start] = prompt[:start]
+        row[:, start : start + length] = continuations
+    flat = Prompts(jnp.asarray(rows.reshape(-1, longest + length)), jnp.repeat(prompts.length_B + length, samples))
+    hidden = np.asarray(encode(model, flat)[0]).reshape(*rows.shape, -1)
+    return np.stack([hidden[row, :, start : start + length] for row, start in enumerate(prompts.length_B)])
+
+
+def test_cached_decoding_and_extending_equal_the_full_forward_under_padding(hugging_face_directory):
+    _, directory = hugging_face_directory
+    architecture, structure, frozen = load(directory)
+    model = structure.frozen(frozen)
+    prompts = random_prompts(architecture.vocab_size, length=11)
+    tokens = jnp.asarray(np.random.default_rng(2).integers(0, architecture.vocab_size, (3, 2, 7)), jnp.int32)
+    expected = whole_sequences(model, prompts, tokens)
+    np.testing.assert_allclose(extend(model, prompts, tokens), expected, rtol=1e-4, atol=1e-4)
+
+    _, prompt = encode(model, prompts)
+    cache, decode = model.empty_cache(3, 2, 7), jax.jit(lambda model, *args: model.decode(*args))
+    for step in range(7):
+        hidden, cache = decode(model, tokens[..., step], jnp.asarray(step), prompt, cache)
+        np.testing.assert_allclose(hidden, expected[:, :, step], rtol=1e-4, atol=1e-4)
+
+
+def test_what_stands_behind_a_prompt_is_never_read(world):
+    tokens = jnp.ones((2, 1, 3), jnp.int32)
+    noisy = Prompts(world.prompts.tokens_BxP.at[0, 2:].set(6), world.prompts.length_B)
+    expected = extend(world.policy(), world.prompts, tokens)
+    np.testing.assert_array_equal(extend(world.policy(), noisy, tokens), expected)
+
+
+def test_causality_by_differentiating_earlier_outputs_by_later_inputs(world):
+    """No hidden state depends on a later token's embedding, and each depends on its own and on earlier ones."""
+    tokens = jnp.array([[3, 1, 4, 0, 5]])  # all different: a row of the embedding is one position
+    direction = jax.random.normal(jax.random.key(0), (world.structure.architecture.n_embd,))
+
+    @jax.jit
+    @jax.jacobian
+    def jacobian(wte):
+        model = world.structure.policy(world.adapter, {**world.frozen, "wte": wte})
+        return model.encode(Prompts(tokens, jnp.array([5])))[0][0] @ direction
+
+    by_row = jnp.abs(jacobian(world.frozen["wte"])).sum(-1)  # [position of the output, vocabulary]
+    by_position = np.asarray(by_row[:, tokens[0]])
+    assert (by_position[np.triu_indices(5, 1)] == 0).all()
+    assert (by_position[np.tril_indices(5)] > 0).all()

@@ -1,0 +1,216 @@
+"""Sampler and scorer are one distribution, and it sums to 1 under every mask."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import TinyWorld
+
+from gfn_jax.policy import scorer
+from gfn_jax.policy.masks import mask_logits
+from gfn_jax.policy.sampler import Behaviour, behaviour_logits, sample
+from gfn_jax.policy.scorer import frozen_log_probs, score
+from gfn_jax.types import Trajectories
+
+MASKS = {
+    "free": {"min_len": 0},
+    "minimum length": {"min_len": 2},
+    "support": {"min_len": 0, "support_min_p": 0.3},
+    "support and minimum length": {"min_len": 1, "support_min_p": 0.3},
+    "fixed length": {"min_len": 3},
+}
+
+
+@pytest.fixture(scope="module", params=MASKS.values(), ids=MASKS)
+def world(request):
+    return TinyWorld(words=5, max_len=3, banned=2, **request.param)
+
+
+def stop_log_prob(scores, trajectories):
+    """log π(y ⊤) of each trajectory, -inf where it may not stop."""
+    last = trajectories.length_N[:, None]
+    may_stop = jnp.take_along_axis(scores.is_terminable_NxT, last, 1)[:, 0]
+    log_pterm = jnp.take_along_axis(scores.log_pterm_NxT, last, 1)[:, 0]
+    return jnp.where(may_stop, scores.log_pf_NxL.sum(1) + log_pterm, -jnp.inf)
+
+
+@jax.jit
+def score_jit(policy, frozen, rules, prompts, trajectories):
+    return score(policy, frozen, rules, prompts, trajectories)
+
+
+frozen_jit = jax.jit(frozen_log_probs, static_argnums=3)
+
+
+def exact_log_probs(world, adapter=None):
+    """log π(y ⊤ | x) of every continuation, one row for each prompt."""
+    everything = world.all_continuations()
+    scores = score_jit(world.policy(adapter), world.frozen_model(), world.rules, world.prompts, everything)
+    return np.asarray(stop_log_prob(scores, everything)).reshape(2, -1)
+
+
+DRAWS = 4096
+ON, OFF = Behaviour(), Behaviour(2.0, 3.0, 1.0, top_k=3)
+
+
+@functools.cache
+def draw(world, behaviour):
+    """Many samples of each prompt, drawn once for all tests."""
+
+    @jax.jit
+    def drawn(policy, frozen, prompts, key):
+        return sample(policy, frozen, world.rules, prompts, key, samples_per_prompt=DRAWS, behaviour=behaviour)
+
+    return drawn(world.policy(), world.frozen_model(), world.prompts, jax.random.key(0))
+
+
+def test_the_distribution_sums_to_one(world):
+    np.testing.assert_allclose(np.exp(exact_log_probs(world)).sum(1), 1, atol=1e-5)
+
+
+def test_the_sampler_draws_from_the_scored_distribution(world):
+    everything = world.all_continuations()
+    index = {
+        (int(length), *tokens[:length].tolist()): row
+        for row, (tokens, length) in enumerate(
+            zip(np.asarray(everything.tokens_NxL), np.asarray(everything.length_N), strict=True)
+        )
+    }
+    trajectories, _ = draw(world, ON)
+    counts = np.zeros((2, len(everything.length_N) // 2))
+    for row, (tokens, length) in enumerate(
+        zip(np.asarray(trajectories.tokens_NxL), np.asarray(trajectories.length_N), strict=True)
+    ):
+        counts[row // DRAWS, index[int(length), *tokens[:length].tolist()] % counts.shape[1]] += 1
+    exact = np.exp(exact_log_probs(world))
+    assert (counts[exact == 0] == 0).all()
+    # The expected total variation of n draws is at most sqrt(classes / (2 pi n)).
+    tolerance = 1.5 * np.sqrt((exact > 0).sum(1) / (2 * np.pi * DRAWS))
+    assert (0.5 * np.abs(counts / DRAWS - exact).sum(1) < tolerance).all()
+
+
+@pytest.mark.parametrize("behaviour", [ON, OFF], ids=["on", "off"])
+def test_sampled_log_probabilities_equal_teacher_forced_ones(world, behaviour):
+    trajectories, sampled = draw(world, behaviour)
+    scored = score_jit(world.policy(), world.frozen_model(), world.rules, world.prompts, trajectories)
+    np.testing.assert_array_equal(sampled.is_terminable_NxT, scored.is_terminable_NxT)
+    np.testing.assert_allclose(sampled.log_pf_NxL, scored.log_pf_NxL, atol=1e-5)
+    np.testing.assert_allclose(sampled.log_pterm_NxT, scored.log_pterm_NxT, atol=1e-5)
+    at_maximum = np.asarray(trajectories.length_N) == world.max_len
+    assert at_maximum.any()
+    assert (np.asarray(scored.log_pterm_NxT)[at_maximum, -1] == 0).all()
+
+
+def test_lengths_and_bans_hold_in_samples(world):
+    trajectories, _ = draw(world, OFF)
+    tokens, lengths = np.asarray(trajectories.tokens_NxL), np.asarray(trajectories.length_N)
+    assert lengths.min() >= world.rules.min_len
+    assert lengths.max() <= world.max_len
+    assert tokens.max() < world.words
+    assert (tokens[np.arange(world.max_len)[None] >= lengths[:, None]] == 0).all()
+
+
+def test_read_out_in_chunks_equals_read_out_at_once(world, monkeypatch):
+    everything = world.all_continuations()
+    arguments = (world.policy(), world.frozen_model(), world.rules, world.prompts, everything)
+    expected = score_jit(*arguments)
+    monkeypatch.setattr(scorer, "CHUNK_ELEMENTS", 1)  # one state at a time
+    chunked = jax.jit(lambda *given: score(*given))(*arguments)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), chunked, expected)
+
+
+def test_scores_of_a_row_do_not_depend_on_its_batch(world):
+    everything = world.all_continuations()
+    per_prompt = len(everything.length_N) // 2
+    order = np.random.default_rng(0).permutation(per_prompt)
+    order = np.concatenate([order, order + per_prompt])
+    shuffled = jax.tree.map(lambda x: x[order], everything)
+    arguments = (world.policy(), world.frozen_model(), world.rules, world.prompts)
+    expected, got = score_jit(*arguments, everything), score_jit(*arguments, shuffled)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[order], atol=1e-5), got, expected)
+
+
+def test_what_follows_the_stop_changes_nothing(world):
+    """Neither the scores nor the frozen likelihood read the tokens behind a trajectory's end."""
+    tokens = jnp.array([[1, 2, 0], [1, 2, 4]])
+    for length in (0, 1, 2):
+        pair = Trajectories(tokens.at[:, length:].set(jnp.array([[0], [3]])), jnp.array([length, length]))
+        prompts = jax.tree.map(lambda x: x[:1], world.prompts)
+        scores = score_jit(world.policy(), world.frozen_model(), world.rules, prompts, pair)
+        likelihoods = frozen_jit(world.frozen_model(), prompts, pair, world.rules.terminator)
+        for values in jax.tree.leaves((scores, likelihoods)):
+            np.testing.assert_array_equal(values[0], values[1])
+
+
+def test_the_frozen_likelihood_is_over_the_full_vocabulary():
+    world = TinyWorld(words=5, max_len=3, banned=2, min_len=2, support_min_p=0.3)
+    prompts = jax.tree.map(lambda x: x[1:], world.prompts)
+    continuation = Trajectories(jnp.array([[3, 1, 4]]), jnp.array([2]))
+    log_p, log_pterm = frozen_jit(world.frozen_model(), prompts, continuation, world.rules.terminator)
+    sequence = prompts.replace(
+        tokens_BxP=jnp.concatenate([prompts.tokens_BxP, jnp.array([[3, 1, 4]])], 1), length_B=jnp.array([8])
+    )
+    model = world.frozen_model()
+    full = jax.nn.log_softmax(model.logits(model.encode(sequence)[0])[0, :, : world.structure.architecture.vocab_size])
+    np.testing.assert_allclose(log_p[0], [full[4, 3], full[5, 1], 0], atol=1e-5)
+    np.testing.assert_allclose(log_pterm[0], [*full[4:7, world.rules.terminator], 0], atol=1e-5)
+
+
+def test_the_support_is_relative_to_the_likeliest_allowed_item():
+    world = TinyWorld(words=3, max_len=4, min_len=1, banned=1, support_min_p=0.5)
+    width = world.rules.is_word_V.shape[0]
+    frozen = jnp.full((3, width), -jnp.inf).at[:, :5].set(jnp.log(jnp.array([0.1, 0.06, 0.04, 0.2, 0.6])))
+    masked = mask_logits(world.rules, jnp.zeros((3, width)), jnp.array([0, 1, 4]), frozen)
+    allowed = np.asarray(masked[:, :5] == 0)
+    # The banned item, of 0.6, counts for nothing; at step 0 neither does ⊤ (item 3), of 0.2.
+    assert allowed.tolist() == [
+        [True, True, False, False, False],
+        [True, False, False, True, False],
+        [False, False, False, True, False],
+    ]
+    assert np.isneginf(masked[:, 5:]).all()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "temperature", "kept"),
+    [
+        (Behaviour(), 1.0, [0, 1, 2, 3, 4, 5]),
+        (Behaviour(top_k=2), 1.0, [1, 4]),
+        (Behaviour(top_k=9), 1.0, [0, 1, 2, 3, 4, 5]),
+        (Behaviour(top_p=0.39), 1.0, [1]),
+        (Behaviour(top_p=0.41), 1.0, [1, 4]),
+        (Behaviour(top_p=0.79), 1.0, [0, 1, 4]),
+        (Behaviour(top_k=3, top_p=0.7), 1.0, [1, 4]),
+        (Behaviour(top_p=0.41), 1e-3, [1]),
+    ],
+)
+def test_top_k_and_top_p_on_a_six_token_table(behaviour, temperature, kept):
+    probabilities = jnp.array([[0.15, 0.4, 0.05, 0.08, 0.3, 0.02]])
+    logits = behaviour_logits(behaviour, jnp.log(probabilities), jnp.asarray(temperature))
+    assert np.flatnonzero(np.isfinite(logits[0])).tolist() == kept
+    expected = jax.nn.log_softmax(jnp.log(probabilities[0, jnp.array(kept)]) / temperature)
+    np.testing.assert_allclose(jax.nn.log_softmax(logits[0, jnp.array(kept)]), expected, rtol=1e-4)
+
+
+def test_the_loop_ends_with_the_last_row():
+    """With a stop that is nearly certain, sampling 13 tokens costs few of them."""
+    world = TinyWorld(words=3, min_len=0, max_len=13, embedding_std=0.02)
+    calls = []
+    model = world.policy(world.fresh)
+    bias = jnp.zeros(world.rules.is_word_V.shape[0]).at[world.rules.terminator].set(30.0)
+    plain_logits = type(model).logits
+
+    def counted(self, hidden):
+        jax.debug.callback(lambda: calls.append(1))
+        return plain_logits(self, hidden) + bias[None]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(model), "logits", counted)
+        trajectories, _ = sample(
+            model, world.frozen_model(), world.rules, world.prompts, jax.random.key(0), samples_per_prompt=4
+        )
+    jax.effects_barrier()
+    assert (np.asarray(trajectories.length_N) == 0).all()
+    assert len(calls) <= 2

@@ -1,0 +1,68 @@
+"""Every key is known, read and explained; what is wrong is named."""
+
+import importlib
+import re
+
+import pytest
+from configs.common import base
+from helpers import ROOT, config
+
+from gfn_jax.config import differing_keys, known_keys, parse_config
+from gfn_jax.errors import UserError
+
+SHIPPED = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "common")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_configurations_are_valid(name):
+    parse_config(importlib.import_module(f"configs.{name}").get_config().to_dict())
+
+
+def test_every_key_is_read_somewhere():
+    source = "\n".join(
+        path.read_text() for path in (ROOT / "gfn_jax").rglob("*.py") if path.name not in ("config.py", "types.py")
+    )
+    unread = [key for key in known_keys() if not re.search(rf"\.{key.split('.')[-1]}\b", source)]
+    assert unread == []
+
+
+def test_the_common_configuration_holds_exactly_the_known_keys():
+    def leaves(section, prefix=""):
+        for key, value in section.items():
+            yield prefix + key
+            if hasattr(value, "items") and key != "bans":
+                yield from leaves(value, f"{prefix}{key}.")
+
+    assert sorted(leaves(base())) == sorted(known_keys())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda raw: raw["train"].update(stps=3),
+            r"unknown configuration key train\.stps; did you mean train\.steps\?",
+        ),
+        (lambda raw: raw.pop("seed"), "lacks the key seed"),
+        (lambda raw: raw["train"].update(steps=0), r"train\.steps: .*greater than or equal to 1 \(it is 0\)"),
+        (lambda raw: raw["model"].update(dtype="int8"), r"model\.dtype: .*'bfloat16'"),
+        (lambda raw: raw["sampling"].update(min_len=99), r"sampling: min_len 99 is greater than max_len 30"),
+        (lambda raw: raw["train"].update(microbatch_prompts=5), r"train: microbatch_prompts 5 does not divide"),
+        (lambda raw: raw["sampling"].update(samples_per_prompt=1), r"set sampling\.samples_per_prompt to 2 or more"),
+        (lambda raw: raw["sampling"].update(temperature_low=3.0), r"temperature_low 3.0 is greater"),
+    ],
+)
+def test_wrong_values_are_named_in_one_line(change, message):
+    raw = base().to_dict()
+    change(raw)
+    with pytest.raises(UserError, match=message) as error:
+        parse_config(raw)
+    assert "\n" not in str(error.value)
+
+
+def test_only_safe_keys_may_change_in_a_run():
+    one = config(train__steps=10, tracking__wandb="disabled")
+    safe = config(train__steps=20, tracking__wandb="offline", train__eval_every=3)
+    other = config(train__steps=20, seed=1, model__lora__rank=3)
+    assert differing_keys(one, safe) == []
+    assert differing_keys(one, other) == ["model.lora.rank", "seed"]

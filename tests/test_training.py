@@ -1,0 +1,207 @@
+"""The command as a user runs it: a short training in the miniature, its files, resuming, and wrong input."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from helpers import MINIATURE, ROOT, config
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+
+from gfn_jax.errors import UserError
+from gfn_jax.experiment import build
+from gfn_jax.runtime.checkpoint import Checkpoints
+from gfn_jax.sampling import sample_table
+from gfn_jax.training import train
+
+TRAIN_METRICS = {"train/loss", "train/log_r", "train/seconds", "train/trajectories_per_s"}
+VAL_METRICS = {"val/log_r", "val/log_ratio_var", "val/elbo", "val/log_likelihood", "val/diversity", "val/length"}
+
+
+def short_config(**overrides):
+    settings = {
+        "data__path": str(MINIATURE / "prompts.txt"),
+        "data__val_prompts": 5,
+        "data__prompt_buckets": (48,),
+        "model__name_or_path": str(MINIATURE / "gpt2"),
+        "sampling__samples_per_prompt": 3,
+        "sampling__max_len": 7,
+        "sampling__support_min_p": 0.01,
+        "train__steps": 4,
+        "train__prompts_per_step": 4,
+        "train__microbatch_prompts": 2,
+        "train__eval_every": 2,
+        "train__checkpoint_every": 2,
+        "eval__samples_per_prompt": 4,
+        "eval__prompts_per_batch": 4,
+        "eval__probes": 2,
+    }
+    return config(**(settings | overrides))
+
+
+def run(settings, workdir):
+    console = Console(record=True, width=100)
+    train(settings, workdir, console)
+    return console.export_text()
+
+
+def final_adapter(settings, workdir):
+    experiment = build(settings)
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    state = checkpoints.restore_latest(experiment.functions.init(experiment.adapter))
+    checkpoints.close()
+    return jax.device_get(state.adapter)
+
+
+def lines(file):
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def without_times(rows):
+    return [{k: v for k, v in row.items() if k not in ("train/seconds", "train/trajectories_per_s")} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    return workdir, run(short_config(), workdir)
+
+
+def test_a_run_leaves_its_files_and_a_table(finished):
+    workdir, output = finished
+    assert json.loads((workdir / "config.json").read_text())["train"]["steps"] == 4
+    metrics = lines(workdir / "metrics.jsonl")
+    assert [row["step"] for row in metrics if "train/loss" in row] == [1, 2, 3, 4]
+    assert [row["step"] for row in metrics if "val/elbo" in row] == [0, 2, 4]
+    for row in metrics:
+        assert set(row) >= (TRAIN_METRICS if "train/loss" in row else VAL_METRICS)
+    samples = lines(workdir / "samples.jsonl")
+    assert len(samples) == 3 * 2 * 4  # evaluations, probed prompts, samples
+    assert {"step", "prompt", "continuation", "log_r", "log_pf", "log_likelihood"} <= set(samples[0])
+    assert all(row["continuation"].endswith(".") for row in samples)
+    assert "5 prompts that training did not see" in output
+    assert "elbo" in output
+
+
+def test_before_training_the_policy_is_the_frozen_model(finished):
+    """Then g is (1 / temperature - 1) log p but for the masks, so elbo and log R are known from the likelihood."""
+    workdir, _ = finished
+    probes = [row for row in lines(workdir / "samples.jsonl") if row["step"] == 0]
+    for row in probes:
+        assert row["log_r"] == pytest.approx(row["log_likelihood"] / 0.8, rel=1e-4)
+        assert row["log_pf"] > row["log_likelihood"]  # the masks and the support only take away from others
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(finished, tmp_path):
+    workdir, _ = finished
+    resumed = tmp_path / "resumed"
+    shutil.copytree(workdir, resumed)
+    shutil.rmtree(resumed / "checkpoints" / "4")
+    output = run(short_config(), resumed)
+    assert "going on after step 2" in output
+    jax.tree.map(
+        np.testing.assert_array_equal, final_adapter(short_config(), resumed), final_adapter(short_config(), workdir)
+    )
+    for file in ("metrics.jsonl", "samples.jsonl"):
+        assert without_times(lines(resumed / file)) == without_times(lines(workdir / file))
+
+
+def test_training_changes_only_the_adapter_and_checkpoints_hold_no_frozen_weights(finished):
+    workdir, _ = finished
+    fresh = build(short_config()).adapter
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), final_adapter(short_config(), workdir), fresh)
+    assert all(jax.tree.leaves(changed))
+    saved = sum(file.stat().st_size for file in (workdir / "checkpoints" / "4").rglob("*") if file.is_file())
+    adapter_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(fresh))
+    assert saved < 3.5 * adapter_bytes  # adapter and Adam's two moments
+
+
+def test_another_configuration_is_refused_by_key(finished):
+    workdir, _ = finished
+    before = {file: file.read_bytes() for file in workdir.rglob("*") if file.is_file()}
+    with pytest.raises(UserError, match=r"keys differ: reward\.temperature_end, seed"):
+        run(short_config(seed=1, reward__temperature_end=0.5), workdir)
+    assert before == {file: file.read_bytes() for file in workdir.rglob("*") if file.is_file()}
+
+
+def test_samples_of_a_finished_run_are_sentences_with_their_scores(finished):
+    workdir, _ = finished
+    table = sample_table(workdir, "Mara walked to the market.", count=3, seed=0)
+    continuations, log_pi, log_r = (list(column.cells) for column in table.columns)
+    assert len(continuations) == 3
+    assert all(str(text).endswith(".") for text in continuations)
+    assert sorted(map(float, log_pi), reverse=True) == list(map(float, log_pi))
+    assert all(float(value) < 0 for value in log_r)
+
+
+def damaged_weights(tmp_path):
+    shutil.copytree(MINIATURE / "gpt2", tmp_path / "model")
+    tensors = load_file(tmp_path / "model" / "model.safetensors")
+    del tensors["transformer.h.2.mlp.c_fc.bias"]
+    save_file(tensors, tmp_path / "model" / "model.safetensors")
+    return {"model__name_or_path": str(tmp_path / "model")}
+
+
+def long_prompt(tmp_path):
+    (tmp_path / "long.txt").write_text("Mara sat.\nTom sat.\n" + "Ada talked with the baker. " * 40)
+    return {"data__path": str(tmp_path / "long.txt"), "data__val_prompts": 2, "data__prompt_buckets": (512,)}
+
+
+def empty_file(tmp_path):
+    (tmp_path / "empty.txt").write_text("\n")
+    return {"data__path": str(tmp_path / "empty.txt")}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda _: {"data__path": "nowhere.txt"}, r"data\.path: there is no file nowhere\.txt"),
+        (empty_file, "holds no prompt"),
+        (long_prompt, r"has \d+ tokens, but the model's context leaves 121 beside sampling\.max_len = 7"),
+        (lambda _: {"data__prompt_buckets": (8,)}, r"the largest of data\.prompt_buckets is 8"),
+        (lambda _: {"task__terminator": "the end"}, "must be one token of this tokenizer"),
+        (damaged_weights, r"missing tensors: h\.2\.mlp\.c_fc\.bias$"),
+        (lambda _: {"model__lora__targets": ("q_proj",)}, r"no layer is called 'q_proj'; there are attn\.c_attn"),
+        (lambda _: {"mesh__data": 3}, "microbatch_prompts 2 cannot be split over mesh.data = 3"),
+        (lambda _: {"mesh__data": 64}, "the mesh 64 x 1 .* does not fit the 4 devices"),
+        (lambda _: {"model__name_or_path": "no/such"}, "neither a directory here nor a model"),
+    ],
+)
+def test_wrong_input_is_one_clear_error_and_leaves_nothing_behind(tmp_path, wrong, message):
+    settings = short_config(**wrong(tmp_path))
+    with pytest.raises(UserError, match=message) as error:
+        run(settings, tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_that_is_no_run_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="is not empty and holds no run"):
+        run(short_config(), tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.train.stps=3"], "error: unknown configuration key train.stps; did you mean train.steps?"),
+        (["--config.train.steps=many"], "error: flag --config.train.steps=many"),
+        (["--config.data.path=nowhere.txt"], "error: data.path: there is no file nowhere.txt"),
+        (["--config=configs/nothing.py"], "error: --config: "),
+        (["surplus"], "error: unexpected argument 'surplus'"),
+    ],
+)
+def test_the_command_prints_one_line_and_exits_with_2(tmp_path, arguments, message):
+    command = [sys.executable, "-m", "gfn_jax.train", "--config=configs/next_sentence_mini.py"]
+    done = subprocess.run(
+        [*command, f"--workdir={tmp_path / 'run'}", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
