@@ -13,10 +13,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from configs.common import base
 from machine import describe
 from rich.progress import track
 
+from configs.common import base
 from gfn_jax import objectives
 from gfn_jax.config import parse_config
 from gfn_jax.experiment import Examples, build

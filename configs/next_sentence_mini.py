@@ -13,6 +13,6 @@ def get_config():
     config.reward.temperature_horizon = 60
     config.train.steps = 150
     config.train.learning_rate = 3e-3
-    config.train.eval_every = 50
+    config.train.eval_every = 25
     config.train.checkpoint_every = 50
     return config.lock()

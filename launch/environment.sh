@@ -10,6 +10,8 @@ if ! cmp -s requirements.txt "$stamp"; then
     echo "installing requirements.txt into .venv ..."
     "$python" -m venv .venv
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+    # The checkout itself is importable, from the scripts of benchmarks/ too.
+    pwd >"$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/gfn_jax_checkout.pth"
     cp requirements.txt "$stamp"
 fi
 export TOKENIZERS_PARALLELISM=false

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from configs.common import base
 from transformers import GPT2Config as HFConfig
 from transformers import GPT2LMHeadModel
 
+from configs.common import base
 from gfn_jax.config import Config, parse_config
 from gfn_jax.models.gpt2 import GPT2Config
 from gfn_jax.models.parts import ModelStructure, Weights

@@ -4,9 +4,9 @@ import importlib
 import re
 
 import pytest
-from configs.common import base
 from helpers import ROOT, config
 
+from configs.common import base
 from gfn_jax.config import differing_keys, known_keys, parse_config
 from gfn_jax.errors import UserError
 

@@ -1,6 +1,6 @@
 """Builds the miniature world: its prompts, its tokenizer and its language model.
 
-    python data/miniworld/build.py [--out data/miniworld] [--steps 1500]
+    python data/miniworld/build.py [--out data/miniworld] [--steps 1200]
 
 Everything is written by the grammars beside this file and trained from scratch, about ten minutes
 on two CPU cores. The models are ordinary Hugging Face directories.
@@ -134,7 +134,7 @@ def examine(model: GPT2LMHeadModel, tokenizer, held_out: list[str], prompts: lis
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    parser.add_argument("--steps", type=int, default=1500, help="optimiser steps of the language model")
+    parser.add_argument("--steps", type=int, default=1200, help="optimiser steps of the language model")
     args = parser.parse_args()
     torch.manual_seed(0)
     started = time.monotonic()

@@ -80,7 +80,7 @@ def extend(model, prompts, tokens):
 
 def test_a_fresh_adapter_changes_nothing_and_a_trained_one_does(world):
     base, _ = encode(world.frozen_model(), world.prompts)
-    fresh, _ = encode(world.policy(world.fresh), world.prompts)
+    fresh, _ = encode(world.policy(world.structure.random_adapter(jax.random.key(0))), world.prompts)
     trained, _ = encode(world.policy(), world.prompts)
     np.testing.assert_allclose(fresh, base, atol=1e-6)
     assert np.abs(trained - base).max() > 0.1

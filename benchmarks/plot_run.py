@@ -1,0 +1,52 @@
+"""Draws what a run learned: log π against log R of its probes before and after, and its validation curves.
+
+    python benchmarks/plot_run.py --workdir runs/quickstart --out docs/quickstart.png
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+
+def read(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    samples, metrics = read(args.workdir / "samples.jsonl"), read(args.workdir / "metrics.jsonl")
+    measured = [row for row in metrics if "val/elbo" in row]
+    last = measured[-1]["step"]
+
+    figure, (before, after, curves) = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
+    prompts = list(dict.fromkeys(row["prompt"] for row in samples))
+    for axes, step, title in ((before, 0, "before training"), (after, last, f"after {last} steps")):
+        for number, prompt in enumerate(prompts):
+            rows = [row for row in samples if row["step"] == step and row["prompt"] == prompt]
+            log_r, log_pf = (np.array([row[key] for row in rows]) for key in ("log_r", "log_pf"))
+            axes.scatter(log_r, log_pf, s=14, alpha=0.7, color=f"C{number}")
+            centre = log_r.mean(), (log_pf - log_r).mean() + log_r.mean()
+            axes.axline(centre, slope=1, color=f"C{number}", lw=0.7, alpha=0.6)
+        axes.set(xlabel="log R(y)", title=title, xlim=(-32, 0), ylim=(-22, 0))
+    before.set_ylabel("log π(y)")
+    steps = [row["step"] for row in measured]
+    curves.plot(steps, [row["val/log_ratio_var"] for row in measured], "o-", label="log-ratio variance, mean")
+    curves.plot(steps, [row["val/log_ratio_var_median"] for row in measured], "o-", label="log-ratio variance, median")
+    curves.set(xlabel="optimiser step", ylim=(0, None), title="validation prompts")
+    elbo = curves.twinx()
+    elbo.plot(steps, [row["val/elbo"] for row in measured], "s--", color="C3", label="elbo (right)")
+    lines = [line for axes in (curves, elbo) for line in axes.get_lines()]
+    curves.legend(lines, [str(line.get_label()) for line in lines], fontsize=8, loc="center right")
+    for axes in (before, after, curves, elbo):
+        axes.spines["top"].set_visible(False)
+    figure.savefig(args.out, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
