@@ -1,6 +1,6 @@
 """Draws what a run learned: log π against log R of its probes before and after, and its validation curves.
 
-    python benchmarks/plot_run.py --workdir runs/quickstart --out docs/quickstart.png
+python benchmarks/plot_run.py --workdir runs/quickstart --out docs/quickstart.png
 """
 
 import argparse

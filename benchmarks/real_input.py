@@ -38,13 +38,15 @@ def main() -> None:
     raw.model.name_or_path, raw.model.random_init = args.model, True
     raw.model.lora.rank = 64
     raw.reward.temperature_horizon = 0
-    raw.train.steps, raw.train.prompts_per_step, raw.train.microbatch_prompts = args.steps, args.batch, args.batch
+    raw.train.steps = raw.train.decay_steps = args.steps
+    raw.train.prompts_per_step = raw.train.microbatch_prompts = args.batch
     raw.train.warmup_steps, raw.train.learning_rate = 3, 1e-3
     config = parse_config(raw.to_dict())
 
     examples = Examples.load(config)
     experiment = build(config)
-    experiment.check_lengths([*examples.train, *examples.validation])
+    experiment.check_context([*examples.train, *examples.validation])
+    experiment.check_buckets([*examples.train, *examples.validation])
     functions, frozen, reward = experiment.functions, experiment.frozen, experiment.reward
     state = functions.init(experiment.adapter)
 

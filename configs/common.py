@@ -17,6 +17,9 @@ def base() -> ConfigDict:
             "blank": r"\xa0|\s{2,}|^\s$",
             "quote": "[\"“”„«»`]|''|^ ?['‘’]$",
             "bracket": r"[\[\](){}<>]",
+            "script": r"[^\x00-\x7f\xa1-\u024f\u2013\u2014\u2018-\u201d\u2026]",  # all but Latin letters
+            "mojibake": r"[ÂÃ]{2,}",
+            "glued": r"\w{17,}",  # longer than words are: scraps of markup
             "symbol": r"[|\\/_=+*^~#@©®™•]",
             "punctuation_run": r"[^\w\s]{2,}",
             "sentence_end": r"[!?…]",
@@ -50,7 +53,10 @@ def base() -> ConfigDict:
     config.sampling.top_k = 0  # behaviour only; 0: off
     config.sampling.top_p = 1.0  # behaviour only; 1: off
 
-    config.objective = ConfigDict({"name": "subtb", "subtb_lambda": 1.0})
+    config.objective = ConfigDict()
+    config.objective.name = "subtb"  # subtb, db, pooled, vargrad or tb: docs/design.md says what they are
+    config.objective.subtb_lambda = 1.0  # subtb: pairs of states d apart weigh lambda^(d - 1)
+    config.objective.log_z_learning_rate = 1e-2  # tb: of the learned log Z
 
     config.reward = ConfigDict()
     config.reward.temperature_start = 1.0  # log R = log-likelihood / temperature
@@ -58,16 +64,18 @@ def base() -> ConfigDict:
     config.reward.temperature_horizon = 750  # optimiser steps from start to end
 
     config.train = ConfigDict()
-    config.train.steps = 1_000  # optimiser steps, as all schedules count
+    config.train.steps = 1_000  # optimiser steps, as all schedules count; a run may be continued with more
     config.train.prompts_per_step = 32
     config.train.microbatch_prompts = 32  # prompts whose gradient is computed at once
     config.train.learning_rate = 1e-4
     config.train.warmup_steps = 20  # linear, from learning_rate / (warmup_steps + 1)
-    config.train.final_learning_rate = 0.1  # the share that the cosine decay ends at
+    config.train.decay_steps = 1_000  # of the cosine decay after it; more steps go on at its end
+    config.train.final_learning_rate = 0.1  # the share of learning_rate that the decay ends at
     config.train.adam_b1 = 0.9
     config.train.adam_b2 = 0.99
     config.train.weight_decay = 0.0
     config.train.max_grad_norm = 1.0
+    config.train.max_bad_steps = 5  # steps in a row with a row left out (no finite reward), before the run stops
     config.train.log_every = 1
     config.train.checkpoint_every = 100
     config.train.eval_every = 100

@@ -1,7 +1,7 @@
 """Next-sentence continuation with gpt2-xl on OpenWebText prompts, as in Hu et al. 2024.
 
 The paper sweeps the end temperature over 0.8 to 0.95: `--config.reward.temperature_end=0.9`.
-`data.path` is a file of prompts, one a line.
+`data.path` is a file of prompts, one a line. On several GPUs: `--config.mesh.data=4`.
 """
 
 from configs.common import base
@@ -29,5 +29,4 @@ def get_config():
     config.train.prompts_per_step = 32
     config.train.microbatch_prompts = 4
     config.train.learning_rate = 1e-4
-    config.mesh.data = -1
     return config.lock()

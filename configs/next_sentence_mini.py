@@ -11,7 +11,7 @@ def get_config():
     config.sampling.max_len = 16
     config.reward.temperature_end = 0.7
     config.reward.temperature_horizon = 60
-    config.train.steps = 150
+    config.train.steps = config.train.decay_steps = 150
     config.train.learning_rate = 3e-3
     config.train.eval_every = 25
     config.train.checkpoint_every = 50

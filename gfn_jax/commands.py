@@ -1,24 +1,30 @@
 """What the commands share: flags, and errors as one line. Free of jax: workers import the main module again."""
 
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from absl import app, flags, logging
 
 from gfn_jax.config import Config, known_keys, nearest_key, parse_config
-from gfn_jax.errors import UserError
+from gfn_jax.errors import TrainingError, UserError
 
 
 def run(main: Callable[[], None]) -> None:
-    """Parses the flags and calls `main`; what the user can mend ends in one line and status 2."""
+    """Parses the flags and calls `main`.
+
+    What the user can mend ends in one line and status 2; training that cannot go on, in status 1.
+    """
 
     def parse(argv: Sequence[str]) -> list[str]:
         app.define_help_flags()
         try:
             return flags.FLAGS(list(argv))
-        except (flags.Error, AttributeError, KeyError, ValueError, TypeError) as error:
+        except (flags.Error, AttributeError, KeyError, ValueError, TypeError, NameError, ImportError) as error:
             _stop(_one_line(error, argv))
+        except SyntaxError as error:
+            _stop(f"--config: {error}")
 
     def guarded(argv: Sequence[str]) -> None:
         if len(argv) > 1:
@@ -29,6 +35,8 @@ def run(main: Callable[[], None]) -> None:
             main()
         except UserError as error:
             _stop(str(error))
+        except TrainingError as error:
+            _stop(str(error), status=1)
 
     app.run(guarded, flags_parser=parse)
 
@@ -49,11 +57,13 @@ def _one_line(error: Exception, argv: Sequence[str]) -> str:
     for argument in argv:  # ml_collections stops at the first key that it does not find
         flag = argument.lstrip("-").split("=")[0]
         key = flag.removeprefix("config.")
-        if key != flag and key not in known_keys():
+        if key != flag and key not in known_keys() and not key.startswith("task.bans."):
             return f"unknown configuration key {key}{nearest_key(key)}"
-    return " ".join(str(error).split())
+    raised = traceback.extract_tb(error.__traceback__)
+    where = next((f"{frame.filename}:{frame.lineno}: " for frame in raised if frame.name == "get_config"), "")
+    return where + " ".join(str(error).split())
 
 
-def _stop(message: str) -> NoReturn:
+def _stop(message: str, status: int = 2) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)

@@ -18,25 +18,27 @@ Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Text = Annotated[str, Field(min_length=1)]
 
 SAFE_TO_CHANGE = ("train.steps", "train.checkpoint_every", "train.eval_every", "train.log_every", "tracking")
 """Keys in which a run may differ from the one that its workdir holds."""
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class Task(Section):
     name: Literal["next_sentence"]
-    terminator: Annotated[str, Field(min_length=1)]
+    terminator: Text
     bans: dict[str, str]
 
 
 class Data(Section):
-    path: str
+    path: Text
     val_prompts: Annotated[int, Field(ge=2)]
-    prompt_buckets: tuple[Count, ...]
+    prompt_buckets: Annotated[tuple[Count, ...], Field(min_length=1)]
 
 
 class LoRA(Section):
@@ -46,7 +48,7 @@ class LoRA(Section):
 
 
 class Model(Section):
-    name_or_path: str
+    name_or_path: Text
     tokenizer: str
     random_init: bool
     dtype: Literal["bfloat16", "float32", "float64"]
@@ -82,8 +84,9 @@ class Sampling(Section):
 
 
 class Objective(Section):
-    name: Literal["subtb"]
+    name: Literal["subtb", "db", "pooled", "vargrad", "tb"]
     subtb_lambda: Share
+    log_z_learning_rate: Positive
 
 
 class Reward(Section):
@@ -98,11 +101,13 @@ class Train(Section):
     microbatch_prompts: Count
     learning_rate: Positive
     warmup_steps: Natural
+    decay_steps: Count
     final_learning_rate: Share
-    adam_b1: Share
-    adam_b2: Share
+    adam_b1: Decay
+    adam_b2: Decay
     weight_decay: Annotated[float, Field(ge=0)]
     max_grad_norm: Positive
+    max_bad_steps: Count
     log_every: Count
     checkpoint_every: Count
     eval_every: Count
@@ -141,12 +146,17 @@ class Config(Section):
     tracking: Tracking
 
     @model_validator(mode="after")
-    def _start_state_has_others(self) -> "Config":
+    def _has_samples_to_compare(self) -> "Config":
         may_need_start = self.sampling.min_len > 0 or self.sampling.support_min_p > 0
-        if may_need_start and self.sampling.samples_per_prompt < 2:
+        name, samples = self.objective.name, self.sampling.samples_per_prompt
+        if samples < 2 and name in ("pooled", "vargrad"):
             raise ValueError(
-                f"objective {self.objective.name!r} with sampling.min_len or sampling.support_min_p above 0 "
-                "estimates log Z from a prompt's other samples: set sampling.samples_per_prompt to 2 or more"
+                f"objective {name!r} compares the samples of a prompt: set sampling.samples_per_prompt to 2 or more"
+            )
+        if samples < 2 and name in ("subtb", "db") and may_need_start:
+            raise ValueError(
+                f"objective {name!r} with sampling.min_len or sampling.support_min_p above 0 estimates log Z "
+                "from a prompt's other samples: set sampling.samples_per_prompt to 2 or more"
             )
         return self
 
@@ -175,6 +185,8 @@ def read_run_config(workdir: Path) -> Config:
         raise UserError(f"{workdir} is not a run's directory: it has no config.json") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{file} is not JSON: {error}") from error
+    except UserError as error:
+        raise UserError(f"{file} is not a configuration of this version: {error}") from error
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,6 +1,7 @@
 """A configuration brought to life: its task's examples, its text, its model and its compiled functions."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,9 @@ from jax.sharding import Mesh
 
 from gfn_jax.config import Config
 from gfn_jax.errors import UserError
-from gfn_jax.models.hf_weights import find_directory
+from gfn_jax.models.hf_weights import TOKENIZER_FILES, find_directory
 from gfn_jax.models.parts import ModelStructure, Weights
+from gfn_jax.objectives import USES_INNER_STATES
 from gfn_jax.policy.masks import Rules, make_rules
 from gfn_jax.rewards.protocol import Reward
 from gfn_jax.runtime.mesh import by_prompt, check_divisible, make_mesh
@@ -38,6 +40,10 @@ class Examples:
         """Raises `UserError` where the data is missing, empty or too little to split."""
         return cls(*TASKS[config.task.name]().load(config.data), config.seed)
 
+    def sha256(self) -> str:
+        """The hash of all examples in their order."""
+        return hashlib.sha256(repr((self.train, self.validation)).encode()).hexdigest()
+
     def of_step(self, step: int, count: int) -> list[Any]:
         """The training examples of an optimiser step (from 0): a function of the seed and the step alone."""
         return [self.train[index] for index in indices_of_step(step, count, len(self.train), self.seed)]
@@ -58,20 +64,33 @@ class Experiment:
     reward: Reward
     functions: StepFunctions
 
-    def check_lengths(self, examples: Sequence[Any]) -> None:
-        """Raises `UserError`, naming the longest prompt, where one does not fit the context or the buckets."""
+    def check_context(self, examples: Sequence[Any]) -> None:
+        """Raises `UserError`, naming a prompt, where one is empty or leaves no room for its continuation."""
+        text, longest = self._longest(examples)
+        max_len = self.config.sampling.max_len
+        room = self.structure.architecture.n_positions - max_len
+        if longest > room:
+            raise UserError(
+                f"the prompt {text[:60]!r}... has {longest} tokens, but the model's context leaves {room} "
+                f"beside sampling.max_len = {max_len}"
+            )
+
+    def check_buckets(self, examples: Sequence[Any]) -> None:
+        """Raises `UserError`, naming the longest prompt, where one does not fit the buckets."""
+        text, longest = self._longest(examples)
+        largest = max(self.config.data.prompt_buckets)
+        if longest > largest:
+            raise UserError(
+                f"the prompt {text[:60]!r}... has {longest} tokens, but the largest of data.prompt_buckets is {largest}"
+            )
+
+    def _longest(self, examples: Sequence[Any]) -> tuple[str, int]:
         texts = [self.task.prompt(example) for example in examples]
         lengths = [len(self.tokenizer.encode(text)) for text in texts]
-        worst = int(np.argmax(lengths))
-        max_len, buckets = self.config.sampling.max_len, self.config.data.prompt_buckets
-        room = self.structure.architecture.n_positions - max_len
-        named = f"the prompt {texts[worst][:60]!r}... has {lengths[worst]} tokens"
         if min(lengths) == 0:
             raise UserError("a prompt is empty: the policy needs at least one token to continue")
-        if lengths[worst] > room:
-            raise UserError(f"{named}, but the model's context leaves {room} beside sampling.max_len = {max_len}")
-        if lengths[worst] > max(buckets):
-            raise UserError(f"{named}, but the largest of data.prompt_buckets is {max(buckets)}")
+        worst = int(np.argmax(lengths))
+        return texts[worst], lengths[worst]
 
     def encode(self, examples: Sequence[Any], like: Sequence[Any] = ()) -> Prompts:
         """The examples' prompts as token rows on the mesh, in a bucket that also holds those of `like`."""
@@ -93,7 +112,15 @@ def build(config: Config) -> Experiment:
     Raises `UserError` for whatever the user can mend.
     """
     task = TASKS[config.task.name]()
-    tokenizer = Tokenizer(find_directory(config.model.tokenizer or config.model.name_or_path))
+    if task.granularity == "terminal" and config.objective.name in USES_INNER_STATES:
+        raise UserError(
+            f"objective {config.objective.name!r} compares the states of one text, and the reward of task "
+            f"{config.task.name!r} is of whole texts alone: it would cancel out of the loss. Choose objective.name "
+            "vargrad or tb, or a reward that gives every prefix its own value"
+        )
+    tokenizer_key = "model.tokenizer" if config.model.tokenizer else "model.name_or_path"
+    tokenizer_name = config.model.tokenizer or config.model.name_or_path
+    tokenizer = Tokenizer(find_directory(tokenizer_name, tokenizer_key, TOKENIZER_FILES))
     terminator = terminator_id(tokenizer, config.task.terminator)
     banned = np.any(list(banned_items(tokenizer, config.task.terminator, config.task.bans).values()), axis=0)
 

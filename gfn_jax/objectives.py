@@ -1,12 +1,17 @@
-"""The training objective, a pure function on arrays.
+"""The training objectives, pure functions on arrays, all of the same signature.
 
 For a terminable state let
 
     g[t] = log_r[t] - log_pterm[t] - sum_{k<t} log_pf[k].
 
 A policy samples in proportion to R if and only if, for every prompt x, g equals log Z(x) at every
-terminable state of every trajectory; every objective makes g constant.
+terminable state of every trajectory. The objectives are different ways to make g constant. Each
+takes g and its mask, the estimates of log Z (which only `tb` reads) and the number of samples for
+each prompt, and gives one loss for each prompt: a sum of weighted squares over the sum of the
+weights, or over 1 if that is less.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -41,9 +46,14 @@ def at_last_state(values_NxT: Float[Array, "N T"], is_terminable_NxT: Bool[Array
 
 @checked
 def subtb(
-    scores: Scores, log_r_NxT: Float[Array, "N T"], *, samples_per_prompt: int, subtb_lambda: float
+    g_NxT: Float[Array, "N T"],
+    is_terminable_NxT: Bool[Array, "N T"],
+    log_z_B: Float[Array, " B"],
+    *,
+    samples_per_prompt: int,
+    subtb_lambda: float,
 ) -> Float[Array, " B"]:
-    """Modified sub-trajectory balance (Hu et al. 2024, eq. 3), one loss for each prompt.
+    """Modified sub-trajectory balance (Hu et al. 2024, eq. 3).
 
     The mean of lambda^(j-i-1) (g[j] - g[i])^2 over the terminable states i < j of each trajectory,
     counted one after the other. With g as a difference of logarithms this is their
@@ -53,18 +63,91 @@ def subtb(
     stands just before its first terminable one. Its g is a constant estimate of log Z(x): the mean
     of what the prompt's other trajectories pair with their start, with those pairs' weights.
     Without it the tokens before the first terminable state would never be trained.
-
-    A prompt's loss is its sum of weighted squares over its sum of weights, or over 1 if that is less.
     """
-    g_NxT, is_terminable_NxT = log_ratio(scores, log_r_NxT), scores.is_terminable_NxT
     pair_squares_N, pair_weights_N = _pairs(g_NxT, is_terminable_NxT, subtb_lambda)
     start_squares_N, start_weights_N = _start_pairs(g_NxT, is_terminable_NxT, samples_per_prompt, subtb_lambda)
+    return _weighted_mean(pair_squares_N + start_squares_N, pair_weights_N + start_weights_N, samples_per_prompt)
 
-    def by_prompt(x_N):
-        return x_N.reshape(-1, samples_per_prompt).sum(1)
 
-    squares_B = by_prompt(pair_squares_N + start_squares_N)
-    return squares_B / jnp.maximum(by_prompt(pair_weights_N + start_weights_N), 1)
+@checked
+def db(
+    g_NxT: Float[Array, "N T"],
+    is_terminable_NxT: Bool[Array, "N T"],
+    log_z_B: Float[Array, " B"],
+    *,
+    samples_per_prompt: int,
+    subtb_lambda: float,
+) -> Float[Array, " B"]:
+    """Detailed balance over neighbouring terminable states (Deleu et al. 2022): `subtb` as lambda goes to 0."""
+    return subtb(g_NxT, is_terminable_NxT, log_z_B, samples_per_prompt=samples_per_prompt, subtb_lambda=0.0)
+
+
+@checked
+def pooled(
+    g_NxT: Float[Array, "N T"],
+    is_terminable_NxT: Bool[Array, "N T"],
+    log_z_B: Float[Array, " B"],
+    *,
+    samples_per_prompt: int,
+    subtb_lambda: float,
+) -> Float[Array, " B"]:
+    """The variance of g over all terminable states of all trajectories of a prompt."""
+    return _variance(g_NxT, is_terminable_NxT, samples_per_prompt)
+
+
+@checked
+def vargrad(
+    g_NxT: Float[Array, "N T"],
+    is_terminable_NxT: Bool[Array, "N T"],
+    log_z_B: Float[Array, " B"],
+    *,
+    samples_per_prompt: int,
+    subtb_lambda: float,
+) -> Float[Array, " B"]:
+    """The variance of g over the last states of a prompt's trajectories (Richter et al. 2020; Zhang et al. 2023)."""
+    last_N = at_last_state(g_NxT, is_terminable_NxT)
+    return _variance(last_N[:, None], is_terminable_NxT.any(axis=1, keepdims=True), samples_per_prompt)
+
+
+@checked
+def tb(
+    g_NxT: Float[Array, "N T"],
+    is_terminable_NxT: Bool[Array, "N T"],
+    log_z_B: Float[Array, " B"],
+    *,
+    samples_per_prompt: int,
+    subtb_lambda: float,
+) -> Float[Array, " B"]:
+    """Trajectory balance (Malkin et al. 2022): (g - log Z(x))^2 at the last state, log Z(x) learned."""
+    mask_N = is_terminable_NxT.any(axis=1).astype(g_NxT.dtype)
+    deviations_N = at_last_state(g_NxT, is_terminable_NxT) - jnp.repeat(log_z_B, samples_per_prompt)
+    return _weighted_mean(mask_N * jnp.square(deviations_N), mask_N, samples_per_prompt)
+
+
+OBJECTIVES: dict[str, Callable[..., jax.Array]] = {
+    "subtb": subtb,
+    "db": db,
+    "pooled": pooled,
+    "vargrad": vargrad,
+    "tb": tb,
+}
+
+USES_INNER_STATES = frozenset({"subtb", "db", "pooled"})
+"""Objectives that compare states of one trajectory: without meaning for a reward of whole texts alone."""
+
+
+def _weighted_mean(squares_N, weights_N, samples_per_prompt):
+    by_prompt = (-1, samples_per_prompt)
+    return squares_N.reshape(by_prompt).sum(1) / jnp.maximum(weights_N.reshape(by_prompt).sum(1), 1)
+
+
+def _variance(g_NxT, mask_NxT, samples_per_prompt):
+    """The variance of each prompt's masked values."""
+    by_prompt = (-1, samples_per_prompt * g_NxT.shape[1])
+    g, mask = g_NxT.reshape(by_prompt), mask_NxT.reshape(by_prompt).astype(g_NxT.dtype)
+    count_B = jnp.maximum(mask.sum(1), 1)
+    mean_B = (mask * g).sum(1) / count_B
+    return (mask * jnp.square(g - mean_B[:, None])).sum(1) / count_B
 
 
 def _pairs(g_NxT, is_terminable_NxT, subtb_lambda):
@@ -76,6 +159,13 @@ def _pairs(g_NxT, is_terminable_NxT, subtb_lambda):
         mean_N = (mask * g_NxT).sum(1) / jnp.maximum(count_N, 1)
         deviations_NxT = mask * (g_NxT - mean_N[:, None])
         return count_N * jnp.square(deviations_NxT).sum(1), count_N * (count_N - 1) / 2
+    if subtb_lambda == 0:
+        # Every terminable state with the last one before it.
+        states = jnp.where(is_terminable_NxT, jnp.arange(g_NxT.shape[1])[None, :], -1)
+        before_NxT = jnp.pad(jax.lax.cummax(states, axis=1), [(0, 0), (1, 0)], constant_values=-1)[:, :-1]
+        mask = (is_terminable_NxT & (before_NxT >= 0)).astype(g_NxT.dtype)
+        differences = g_NxT - jnp.take_along_axis(g_NxT, jnp.maximum(before_NxT, 0), axis=1)
+        return (mask * jnp.square(differences)).sum(1), mask.sum(1)
     rank_NxT = jnp.cumsum(is_terminable_NxT, axis=1)
     gap_NxTxT = rank_NxT[:, None, :] - rank_NxT[:, :, None]  # [n, i, j]: how far j stands after i
     is_pair = is_terminable_NxT[:, None, :] & is_terminable_NxT[:, :, None] & (gap_NxTxT > 0)

@@ -8,21 +8,23 @@ from rich.table import Table
 from rich.text import Text
 
 from gfn_jax import objectives
-from gfn_jax.config import read_run_config
+from gfn_jax.config import Mesh, read_run_config
 from gfn_jax.errors import UserError
 from gfn_jax.experiment import build
 from gfn_jax.policy.sampler import sample
 from gfn_jax.runtime.checkpoint import Checkpoints
 from gfn_jax.runtime.keys import Purpose, key_for
+from gfn_jax.text.prompts import pad_to_bucket
 
 
 def sample_table(workdir: Path, prompt: str, count: int, seed: int) -> Table:
     """`count` continuations of `prompt` by the policy of the last checkpoint in `workdir`."""
     config = read_run_config(workdir)
+    config = config.model_copy(update={"mesh": Mesh(data=1, model=1)})  # wherever the run was trained
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"{workdir} holds no checkpoint yet")
     experiment = build(config)
-    experiment.check_lengths([prompt])
+    experiment.check_context([prompt])
     checkpoints = Checkpoints(workdir / "checkpoints")
     state = checkpoints.restore_latest(experiment.functions.init(experiment.adapter))
     checkpoints.close()
@@ -30,7 +32,8 @@ def sample_table(workdir: Path, prompt: str, count: int, seed: int) -> Table:
         raise UserError(f"{workdir} holds no checkpoint yet")
 
     structure, frozen = experiment.structure, experiment.frozen
-    prompts = experiment.encode([prompt])
+    tokens = experiment.tokenizer.encode(prompt)
+    prompts = pad_to_bucket([tokens], [len(tokens)], len(tokens))
     trajectories, scores = sample(
         structure.policy(state.adapter, frozen),
         structure.frozen(frozen),

@@ -6,16 +6,21 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import MINIATURE, ROOT, config
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from gfn_jax.errors import UserError
+from gfn_jax.config import Config, Section
+from gfn_jax.errors import TrainingError, UserError
 from gfn_jax.experiment import build
+from gfn_jax.rewards.likelihood import LikelihoodReward
 from gfn_jax.runtime.checkpoint import Checkpoints
 from gfn_jax.sampling import sample_table
+from gfn_jax.tasks import TASKS
+from gfn_jax.tasks.next_sentence import NextSentence
 from gfn_jax.training import train
 
 TRAIN_METRICS = {"train/loss", "train/log_r", "train/seconds", "train/trajectories_per_s"}
@@ -66,9 +71,25 @@ def without_times(rows):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def keys_read():
+    """The keys of the configuration that the finished run asked for."""
+    return set()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, keys_read):
     workdir = tmp_path_factory.mktemp("runs") / "finished"
-    return workdir, run(short_config(), workdir)
+    plain = Section.__getattribute__
+
+    def recorded(self, name):
+        keys_read.add((type(self), name))
+        return plain(self, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        settings = short_config()
+        patch.setattr(Section, "__getattribute__", recorded)
+        output = run(settings, workdir)
+    return workdir, output
 
 
 def test_a_run_leaves_its_files_and_a_table(finished):
@@ -85,6 +106,17 @@ def test_a_run_leaves_its_files_and_a_table(finished):
     assert all(row["continuation"].endswith(".") for row in samples)
     assert "5 prompts that training did not see" in output
     assert "elbo" in output
+
+
+def test_every_key_has_a_reader(finished, keys_read):
+    def unread(section=Config, prefix=""):
+        for name, field in section.model_fields.items():
+            if (section, name) not in keys_read:
+                yield prefix + name
+            elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+                yield from unread(field.annotation, f"{prefix}{name}.")
+
+    assert list(unread()) == ["tracking.project"]  # read where wandb is not disabled
 
 
 def test_before_training_the_policy_is_the_frozen_model(finished):
@@ -110,6 +142,92 @@ def test_a_resumed_run_equals_an_uninterrupted_one(finished, tmp_path):
         assert without_times(lines(resumed / file)) == without_times(lines(workdir / file))
 
 
+def test_a_run_killed_while_it_wrote_goes_on(finished, tmp_path):
+    """Half a line at the end, and a checkpoint older than the figures: both are cut."""
+    workdir, _ = finished
+    killed = tmp_path / "killed"
+    shutil.copytree(workdir, killed)
+    with (killed / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "train/lo')
+    run(short_config(), killed)
+    assert (killed / "metrics.jsonl").read_text() == (workdir / "metrics.jsonl").read_text()
+    shutil.rmtree(killed / "checkpoints")  # as if killed before the first one
+    run(short_config(), killed)
+    for file in ("metrics.jsonl", "samples.jsonl"):
+        assert without_times(lines(killed / file)) == without_times(lines(workdir / file))
+
+
+def test_a_run_goes_on_with_more_steps(finished, tmp_path):
+    workdir, _ = finished
+    longer = tmp_path / "longer"
+    shutil.copytree(workdir, longer)
+    assert "going on after step 4" in run(short_config(train__steps=5), longer)
+    assert lines(longer / "metrics.jsonl")[-1]["step"] == 5
+
+
+def test_changed_data_is_refused(tmp_path):
+    (tmp_path / "prompts.txt").write_text((MINIATURE / "prompts.txt").read_text())
+    settings = short_config(data__path=str(tmp_path / "prompts.txt"), train__steps=1)
+    run(settings, tmp_path / "run")
+    (tmp_path / "prompts.txt").write_text((MINIATURE / "prompts.txt").read_text() + "Ada sang.\n")
+    with pytest.raises(UserError, match="began on other data"):
+        run(settings, tmp_path / "run")
+
+
+class NoReward(LikelihoodReward):
+    """A reward that is broken for one row in every batch."""
+
+    def components(self, frozen, examples, prompts, trajectories):
+        terms = super().components(frozen, examples, prompts, trajectories)
+        return {"log_likelihood": terms["log_likelihood"].at[4].set(jnp.nan)}
+
+
+class BrokenTask(NextSentence):
+    """Next-sentence continuation with a broken reward."""
+
+    def reward(self, structure, terminator):
+        return NoReward(structure, terminator)
+
+
+def test_rows_without_a_reward_are_left_out_counted_and_end_the_run_where_they_persist(tmp_path, monkeypatch):
+    monkeypatch.setitem(TASKS, "next_sentence", BrokenTask)
+    settings = short_config(train__max_bad_steps=3, train__eval_every=100, train__steps=5)
+    with pytest.raises(TrainingError, match=r"step 3: 1 of 12 rows .* the first is row 4, of the prompt '\w+"):
+        run(settings, tmp_path / "run")
+    metrics = [row for row in lines(tmp_path / "run" / "metrics.jsonl") if "train/loss" in row]
+    assert [row["train/bad_rows"] for row in metrics] == [1, 1]
+    assert all(np.isfinite(row["train/loss"]) and np.isfinite(row["train/log_r"]) for row in metrics)
+    assert metrics[0]["train/grad_norm"] > 0
+
+
+class TerminalTask(NextSentence):
+    """Next-sentence continuation whose reward is of whole texts alone."""
+
+    granularity = "terminal"
+
+
+@pytest.mark.parametrize("objective", ["subtb", "db", "pooled", "vargrad", "tb"])
+def test_a_terminal_reward_is_refused_where_it_would_cancel(objective, monkeypatch):
+    monkeypatch.setitem(TASKS, "next_sentence", TerminalTask)
+    settings = short_config(objective__name=objective)
+    if objective in ("vargrad", "tb"):
+        build(settings)
+    else:
+        with pytest.raises(UserError, match=r"Choose objective\.name vargrad or tb, or a reward that gives every"):
+            build(settings)
+
+
+def test_wandb_offline_needs_no_account_and_online_says_that_it_does(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with pytest.raises(UserError, match=r"tracking\.wandb=online needs a login"):
+        run(short_config(tracking__wandb="online"), tmp_path / "online")
+    assert not (tmp_path / "online").exists()
+    run(short_config(tracking__wandb="offline", train__steps=1), tmp_path / "offline")
+    assert list((tmp_path / "offline" / "wandb").glob("offline-run-*/*.wandb"))
+
+
 def test_training_changes_only_the_adapter_and_checkpoints_hold_no_frozen_weights(finished):
     workdir, _ = finished
     fresh = build(short_config()).adapter
@@ -126,6 +244,18 @@ def test_another_configuration_is_refused_by_key(finished):
     with pytest.raises(UserError, match=r"keys differ: reward\.temperature_end, seed"):
         run(short_config(seed=1, reward__temperature_end=0.5), workdir)
     assert before == {file: file.read_bytes() for file in workdir.rglob("*") if file.is_file()}
+
+
+def test_a_run_of_several_devices_is_sampled_on_one(finished, tmp_path):
+    workdir, _ = finished
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(workdir, elsewhere)
+    raw = json.loads((elsewhere / "config.json").read_text())
+    raw["mesh"]["data"] = 64
+    (elsewhere / "config.json").write_text(json.dumps(raw))
+    tables = [sample_table(place, "Mara walked to the market.", count=2, seed=0) for place in (workdir, elsewhere)]
+    first, second = ([list(column.cells) for column in table.columns] for table in tables)
+    assert [list(map(str, cells)) for cells in first] == [list(map(str, cells)) for cells in second]
 
 
 def test_samples_of_a_finished_run_are_sentences_with_their_scores(finished):
@@ -167,6 +297,11 @@ def empty_file(tmp_path):
         (damaged_weights, r"missing tensors: h\.2\.mlp\.c_fc\.bias$"),
         (lambda _: {"model__lora__targets": ("q_proj",)}, r"no layer is called 'q_proj'; there are attn\.c_attn"),
         (lambda _: {"mesh__data": 3}, "microbatch_prompts 2 cannot be split over mesh.data = 3"),
+        (
+            lambda _: {"mesh__model": 3, "train__microbatch_prompts": 4},
+            "mesh.model = 3 does not divide an axis of size",
+        ),
+        (lambda _: {"model__tokenizer": "no/such"}, r"model\.tokenizer: 'no/such' is neither"),
         (lambda _: {"mesh__data": 64}, "the mesh 64 x 1 .* does not fit the 4 devices"),
         (lambda _: {"model__name_or_path": "no/such"}, "neither a directory here nor a model"),
     ],
@@ -193,6 +328,7 @@ def test_a_directory_that_is_no_run_is_left_alone(tmp_path):
         (["--config.train.steps=many"], "error: flag --config.train.steps=many"),
         (["--config.data.path=nowhere.txt"], "error: data.path: there is no file nowhere.txt"),
         (["--config=configs/nothing.py"], "error: --config: "),
+        (["--config.task.bans.quote=x", "--config.train.bogus=1"], "error: unknown configuration key train.bogus"),
         (["surplus"], "error: unexpected argument 'surplus'"),
     ],
 )

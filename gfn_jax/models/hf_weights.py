@@ -1,7 +1,7 @@
 """Hugging Face directories: finding them, their architecture, and their weights into our layout."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from gfn_jax.errors import UserError
 from gfn_jax.models.gpt2 import ACTIVATIONS, ARCHITECTURES, GPT2Config
 
-_WANTED_FILES = [
-    "config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "tokenizer*.json",
-    "vocab.json",
-    "merges.txt",
-]
+MODEL_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
 _LAYER_TENSORS = {  # Hugging Face's name in a layer -> where it lives in our stacked blocks
     "ln_1.weight": ("ln_1", "scale"),
     "ln_1.bias": ("ln_1", "bias"),
@@ -46,17 +41,20 @@ _TOP_TENSORS = {
 _BUFFERS = (".attn.bias", ".attn.masked_bias")  # causal masks that old checkpoints carry
 
 
-def find_directory(name_or_path: str) -> Path:
-    """A local directory as it is, or the hub's snapshot of that name."""
+def find_directory(name_or_path: str, key: str, files: Sequence[str]) -> Path:
+    """A local directory as it is, or the hub's snapshot of these files of that name.
+
+    `key` is the configuration's key that the name comes from, for the `UserError` where it is nothing.
+    """
     path = Path(name_or_path)
     if path.is_dir():
         return path
     try:
-        return Path(snapshot_download(name_or_path, allow_patterns=_WANTED_FILES))
+        return Path(snapshot_download(name_or_path, allow_patterns=list(files)))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
-            f"{name_or_path!r} is neither a directory here nor a model that the Hugging Face hub gives us "
-            f"({type(error).__name__}); set model.name_or_path to a directory with config.json and *.safetensors"
+            f"{key}: {name_or_path!r} is neither a directory here nor a model that the Hugging Face hub gives us "
+            f"({type(error).__name__}); a directory would need {', '.join(files)}"
         ) from error
 
 
@@ -69,6 +67,8 @@ def read_architecture(directory: Path) -> GPT2Config:
         raise UserError(f"{directory} has no config.json") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{file} is not JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{file} does not hold a JSON object")
     if raw.get("model_type") != "gpt2":
         raise UserError(f"{file}: model_type is {raw.get('model_type')!r}, and only 'gpt2' can be loaded")
     unsupported = {
@@ -81,7 +81,11 @@ def read_architecture(directory: Path) -> GPT2Config:
         keys = ", ".join(key for key, wrong in unsupported.items() if wrong)
         raise UserError(f"{file}: this setting is not supported: {keys}")
     known = {field: raw[field] for field in GPT2Config.__dataclass_fields__ if field in raw}
-    config = GPT2Config(**known)
+    try:
+        config = TypeAdapter(GPT2Config).validate_python(known)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{file}: {first['loc'][0]}: {first['msg']} (it is {first['input']!r})") from error
     if config.n_embd % config.n_head:
         raise UserError(f"{file}: n_embd {config.n_embd} is not divisible by n_head {config.n_head}")
     return config
@@ -91,7 +95,7 @@ def named_architecture(name_or_path: str) -> GPT2Config:
     """The architecture alone, for random weights: a published size, or a directory's config.json."""
     if name_or_path in ARCHITECTURES:
         return ARCHITECTURES[name_or_path]
-    return read_architecture(find_directory(name_or_path))
+    return read_architecture(find_directory(name_or_path, "model.name_or_path", MODEL_FILES[:1]))
 
 
 def load_weights(directory: Path, config: GPT2Config, dtype: jnp.dtype) -> dict[str, Any]:
@@ -169,7 +173,10 @@ def _expected_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:
 def _read_tensors(directory: Path) -> Iterator[tuple[str, np.ndarray]]:
     index = directory / "model.safetensors.index.json"
     if index.exists():
-        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        try:
+            files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise UserError(f"{index} is not an index of safetensors files: {error}") from error
     else:
         files = ["model.safetensors"]
     for file in files:

@@ -14,9 +14,9 @@ class LoRALinear(nnx.Module):
     """y = x W + b + (alpha / R) (x A) B, over any number of input and output axes.
 
     W has shape [*inputs, *outputs], A [*inputs, R], B [R, *outputs]. B starts at zero, so that the
-    adapted layer equals the frozen one. A and B are `nnx.LoRAParam`s of at least float32, cast to
-    the activations' dtype where they are used; W and b are `nnx.Param`s. Without a `lora` the layer
-    has no adapter.
+    adapted layer equals the frozen one. A and B are `nnx.LoRAParam`s of at least float32; their
+    products take operands in the activations' dtype, accumulate and add up in at least float32. W
+    and b are `nnx.Param`s. Without a `lora` the layer has no adapter.
     """
 
     def __init__(
@@ -49,6 +49,8 @@ class LoRALinear(nnx.Module):
         y = jnp.tensordot(x, self.kernel[...], self.contracted)
         y += trailing(self.bias[...], y.ndim)
         if self.lora_a is not None and self.lora_b is not None:
-            low_rank = jnp.tensordot(x, self.lora_a[...].astype(x.dtype), self.contracted)
-            y += self.scale * jnp.tensordot(low_rank, self.lora_b[...].astype(x.dtype), 1)
+            a, b = self.lora_a[...], self.lora_b[...]
+            low_rank = jnp.tensordot(x, a.astype(x.dtype), self.contracted, preferred_element_type=a.dtype)
+            update = jnp.tensordot(low_rank.astype(x.dtype), b.astype(x.dtype), 1, preferred_element_type=b.dtype)
+            y = (y + self.scale * update).astype(x.dtype)
         return y

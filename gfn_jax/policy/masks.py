@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from gfn_jax.types import checked, trailing
 
@@ -37,11 +37,6 @@ class Rules:
     def needs_frozen_logits(self) -> bool:
         return self.support_min_p > 0
 
-    @property
-    def may_need_start_state(self) -> bool:
-        """Whether the empty continuation can be non-terminable."""
-        return self.min_len > 0 or self.needs_frozen_logits
-
 
 def make_rules(
     banned_items: np.ndarray, padded_vocab_size: int, terminator: int, min_len: int, max_len: int, support_min_p: float
@@ -53,18 +48,29 @@ def make_rules(
     return Rules(jnp.asarray(is_word), terminator, min_len, max_len, support_min_p)
 
 
+_SUPPORT_TOLERANCE = {"bfloat16": 0.5, "float32": 0.05, "float64": 1e-6}
+"""Nats below the support's edge down to which an item that was drawn still counts as inside, by the model's dtype.
+
+Decoding and teacher forcing round differently; an item at the edge must not be drawn by the one and
+have probability 0 for the other.
+"""
+
+
 @checked
 def mask_logits(
     rules: Rules,
     logits: Float[Array, "*states V"],
     step: jax.Array,
     frozen_logits: Float[Array, "*states V"] | None,
+    drawn: Int[Array, "*states"] | None = None,
+    dtype: str = "float32",
 ) -> Float[Array, "*states V"]:
     """The logits with -inf wherever the policy may not go.
 
     `step`, broadcastable to `states`, is each state's number of tokens so far. `frozen_logits` are
     needed where `rules.support_min_p` > 0: the support is relative to the frozen model's likeliest
-    item among those that the other masks allow.
+    item among those that the other masks allow. There, `drawn` are the items that were sampled at these
+    states by a model of this `dtype`: they count as inside the support if they are but for rounding.
     """
     step = jnp.broadcast_to(step, logits.shape[:-1])[..., None]
     is_terminator = trailing(jnp.arange(logits.shape[-1]) == rules.terminator, logits.ndim)
@@ -74,8 +80,11 @@ def mask_logits(
         if frozen_logits is None:
             raise ValueError("a support mask needs the frozen model's logits")
         candidates = jnp.where(allowed, frozen_logits, -jnp.inf)
-        likeliest = candidates.max(-1, keepdims=True)
-        allowed = candidates >= likeliest + math.log(rules.support_min_p)
+        edge = candidates.max(-1, keepdims=True) + math.log(rules.support_min_p)
+        allowed = candidates >= edge
+        if drawn is not None:
+            is_drawn = trailing(jnp.arange(logits.shape[-1]), logits.ndim) == drawn[..., None]
+            allowed |= is_drawn & (candidates >= edge - _SUPPORT_TOLERANCE[dtype])
     # At the maximum length the stop is forced, whatever the support says.
     allowed = jnp.where(step >= rules.max_len, is_terminator, allowed)
     return jnp.where(allowed, logits, -jnp.inf)

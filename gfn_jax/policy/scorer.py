@@ -38,8 +38,9 @@ def read_out(
 ) -> tuple[Float[Array, "N L"], Float[Array, "N T"]]:
     """log p(y_{t+1} | s_t) and log p(⊤ | s_t) under the softmax of logits computed chunk by chunk.
 
-    `logits_of(steps_C, *hidden_NxCxD)` gives the logits [N, C, V] of the states at `steps_C`; the
-    backward pass computes them again. What a state may not do reads -inf.
+    `logits_of(steps_C, drawn_NxC, *hidden_NxCxD)` gives the logits [N, C, V] of the states at
+    `steps_C`, where `drawn_NxC` was taken (⊤ at a trajectory's last state); the backward pass
+    computes them again. What a state may not do reads -inf.
     """
     rows, states = hidden[0].shape[:2]
     chunk = max(1, min(states, CHUNK_ELEMENTS // (rows * vocabulary)))
@@ -51,15 +52,18 @@ def read_out(
 
     @jax.checkpoint
     def one_chunk(chunk_of):
-        steps_C, tokens_NxC, *hidden_NxCxD = chunk_of
-        logits = logits_of(steps_C, *hidden_NxCxD)
+        steps_C, drawn_NxC, *hidden_NxCxD = chunk_of
+        logits = logits_of(steps_C, drawn_NxC, *hidden_NxCxD)
         log_total = jax.nn.logsumexp(logits, axis=-1)
-        taken = jnp.take_along_axis(logits, tokens_NxC[..., None], axis=-1)[..., 0]
+        taken = jnp.take_along_axis(logits, drawn_NxC[..., None], axis=-1)[..., 0]
         return taken - log_total, logits[..., terminator] - log_total
 
-    next_tokens_NxT = jnp.pad(trajectories.tokens_NxL, [(0, 0), (0, 1)])
+    is_token_NxL, _ = reached(trajectories)
+    drawn_NxT = jnp.pad(
+        jnp.where(is_token_NxL, trajectories.tokens_NxL, terminator), [(0, 0), (0, 1)], constant_values=terminator
+    )
     steps = jnp.arange(chunks * chunk).reshape(chunks, chunk)
-    inputs = (steps, in_chunks(next_tokens_NxT), *map(in_chunks, hidden))
+    inputs = (steps, in_chunks(drawn_NxT), *map(in_chunks, hidden))
     log_next, log_terminator = (
         jnp.moveaxis(parts, 0, 1).reshape(rows, chunks * chunk)[:, :states] for parts in jax.lax.map(one_chunk, inputs)
     )
@@ -84,9 +88,10 @@ def score(policy: GPT2, frozen: GPT2, rules: Rules, prompts: Prompts, trajectori
     if rules.needs_frozen_logits:
         hidden.append(hidden_states(frozen, prompts, trajectories))
 
-    def logits_of(steps_C, policy_hidden, frozen_hidden=None):
+    def logits_of(steps_C, drawn_NxC, policy_hidden, frozen_hidden=None):
         frozen_logits = None if frozen_hidden is None else frozen.logits(frozen_hidden)
-        return mask_logits(rules, policy.logits(policy_hidden), steps_C[None, :], frozen_logits)
+        dtype = policy_hidden.dtype.name
+        return mask_logits(rules, policy.logits(policy_hidden), steps_C[None, :], frozen_logits, drawn_NxC, dtype)
 
     vocabulary = rules.is_word_V.shape[0]
     log_next, log_terminator = read_out(logits_of, tuple(hidden), trajectories, rules.terminator, vocabulary)
@@ -109,7 +114,7 @@ def frozen_log_probs(
     """
     hidden = hidden_states(frozen, prompts, trajectories)
     log_next, log_terminator = read_out(
-        lambda _, frozen_hidden: frozen.logits(frozen_hidden),
+        lambda _steps, _drawn, frozen_hidden: frozen.logits(frozen_hidden),
         (hidden,),
         trajectories,
         terminator,

@@ -59,6 +59,18 @@ def by_prompt(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P("data"))
 
 
+def check_weights(mesh: Mesh, abstract_frozen: Any) -> None:
+    """Raises `UserError`, naming a weight, where one cannot be split as the rules say."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(abstract_frozen):
+        keys = tuple(entry.key for entry in path)
+        for size, axis in zip(leaf.shape, _WEIGHT_RULES.get(keys, ()), strict=False):
+            if axis and size % mesh.shape[axis]:
+                raise UserError(
+                    f"mesh.{axis} = {mesh.shape[axis]} does not divide an axis of size {size} of the weight "
+                    f"{'.'.join(keys)}; split the prompts instead, with mesh.data"
+                )
+
+
 def weight_shardings(mesh: Mesh, frozen: Any) -> Any:
     """A sharding for every frozen weight, by the rule table; the others are replicated."""
 

@@ -10,7 +10,7 @@ from gfn_jax.models import hf_weights
 from gfn_jax.models.gpt2 import LAYER_NAMES, matches
 from gfn_jax.models.parts import ModelStructure, Weights
 from gfn_jax.runtime.keys import Purpose, key_for
-from gfn_jax.runtime.mesh import check_divisible, replicated, weight_shardings
+from gfn_jax.runtime.mesh import check_weights, replicated, weight_shardings
 from gfn_jax.types import LoRAConfig
 
 
@@ -25,13 +25,13 @@ def load_model(config: Model, mesh: Mesh, seed: int) -> tuple[ModelStructure, We
     if config.random_init:
         directory, architecture = None, hf_weights.named_architecture(config.name_or_path)
     else:
-        directory = hf_weights.find_directory(config.name_or_path)
+        directory = hf_weights.find_directory(config.name_or_path, "model.name_or_path", hf_weights.MODEL_FILES)
         architecture = hf_weights.read_architecture(directory)
-    check_divisible(mesh, "the model's number of heads", architecture.n_head, "model")
 
     dtype = jnp.dtype(config.dtype)
     lora = LoRAConfig(config.lora.rank, config.lora.alpha, config.lora.targets)
     structure = ModelStructure(architecture, lora, dtype=dtype, remat=config.remat)
+    check_weights(mesh, structure.abstract_frozen)
     shardings = weight_shardings(mesh, structure.abstract_frozen)
     adapter = jax.jit(structure.random_adapter, out_shardings=replicated(mesh))(key_for(seed, Purpose.ADAPTER))
     if directory is None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gfn_jax.config import Config
+from gfn_jax.errors import UserError
+from gfn_jax.runtime.bad_rows import BadRowWatch
 from gfn_jax.runtime.run_directory import JsonLines
 
 _PLAIN_LINE_SECONDS = 10.0
@@ -24,12 +26,15 @@ class Tracker:
     ten seconds does.
     """
 
-    def __init__(self, config: Config, workdir: Path, start: int, console: Console):
+    def __init__(self, config: Config, workdir: Path, restored: int | None, console: Console):
+        """Goes on after the `restored` step, or begins."""
+        start = -1 if restored is None else restored
         self._config, self._console = config, console
         self._metrics = JsonLines(workdir / "metrics.jsonl", after_step=start)
         self._samples = JsonLines(workdir / "samples.jsonl", after_step=start)
         self._wandb = _start_wandb(config, workdir)
-        self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
+        self._pending: tuple[int, Mapping[str, jax.Array], Sequence[str]] | None = None
+        self._bad_rows = BadRowWatch(config.train.max_bad_steps)
         self._clock = self._last_line = time.monotonic()
         self._progress = Progress(
             TextColumn("training"),
@@ -40,7 +45,7 @@ class Tracker:
             console=console,
             disable=not console.is_terminal,
         )
-        self._bar = self._progress.add_task("", total=config.train.steps, completed=start, loss=0.0, log_r=0.0)
+        self._bar = self._progress.add_task("", total=config.train.steps, completed=max(start, 0), loss=0.0, log_r=0.0)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -57,18 +62,20 @@ class Tracker:
         if self._wandb is not None:
             self._wandb.finish(exit_code=0 if error is None else 1)
 
-    def log_step(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Takes an update's metrics, unfetched, and writes down those of the update before."""
+    def log_step(self, step: int, metrics: Mapping[str, jax.Array], prompts: Sequence[str]) -> None:
+        """Takes an update's metrics, unfetched, and the prompts it was for; writes down those of the update before."""
         self.flush()
-        self._pending = (step, metrics)
+        self._pending = (step, metrics, prompts)
 
     def flush(self) -> None:
-        """Waits for the last update and writes down its metrics."""
+        """Waits for the last update and writes down its metrics; raises `TrainingError` where bad rows persist."""
         if self._pending is None:
             return
-        step, arrays = self._pending
+        step, arrays, prompts = self._pending
         self._pending = None
-        metrics = {name: float(value) for name, value in jax.device_get(dict(arrays)).items()}
+        fetched = jax.device_get(dict(arrays))
+        bad_rows = self._bad_rows.observe(step, fetched.pop("is_bad_N"), prompts)
+        metrics = {name: float(value) for name, value in fetched.items()} | {"bad_rows": float(bad_rows)}
         now = time.monotonic()
         seconds, self._clock = now - self._clock, now
         trajectories = self._config.train.prompts_per_step * self._config.sampling.samples_per_prompt
@@ -105,6 +112,17 @@ class Tracker:
         self._metrics.write(step, [figures])
         if self._wandb is not None:
             self._wandb.log(figures, step=step)
+
+
+def check_login(config: Config) -> None:
+    """Raises `UserError` where Weights & Biases is wanted online and nobody is logged in."""
+    if config.tracking.wandb == "online":
+        import wandb
+
+        if wandb.api.api_key is None:
+            raise UserError(
+                "tracking.wandb=online needs a login: run `wandb login`, or choose tracking.wandb=offline or disabled"
+            )
 
 
 def _start_wandb(config: Config, workdir: Path) -> Any:

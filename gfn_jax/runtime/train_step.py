@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from gfn_jax import objectives
 from gfn_jax.config import Config, Train
 from gfn_jax.models.parts import ModelStructure, Weights
+from gfn_jax.policy.log_z import Head, log_z, new_head
 from gfn_jax.policy.masks import Rules
 from gfn_jax.policy.sampler import Behaviour, sample
 from gfn_jax.policy.scorer import score
@@ -23,10 +24,11 @@ from gfn_jax.types import Prompts, Trajectories
 
 @struct.dataclass
 class TrainState:
-    """All that an update changes; `step` counts optimiser steps."""
+    """All that an update changes; `step` counts optimiser steps, `log_z` is empty but for objective `tb`."""
 
     step: jax.Array
     adapter: Weights
+    log_z: Head
     optimizer: optax.OptState
 
 
@@ -36,15 +38,24 @@ def make_schedule(config: Train) -> optax.Schedule:
         init_value=config.learning_rate / (config.warmup_steps + 1),
         peak_value=config.learning_rate,
         warmup_steps=config.warmup_steps,
-        decay_steps=max(config.steps, config.warmup_steps + 1),
+        decay_steps=max(config.decay_steps, config.warmup_steps + 1),
         end_value=config.learning_rate * config.final_learning_rate,
     )
 
 
-def make_optimizer(config: Train) -> optax.GradientTransformation:
-    return optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm),
-        optax.adamw(make_schedule(config), config.adam_b1, config.adam_b2, weight_decay=config.weight_decay),
+def make_optimizer(config: Train, log_z_learning_rate: float) -> optax.GradientTransformation:
+    """Clipped AdamW for the adapter, and Adam with the same schedule on its own scale for log Z."""
+    schedule = make_schedule(config)
+    log_z_scale = log_z_learning_rate / config.learning_rate
+    return optax.partition(
+        {
+            "adapter": optax.chain(
+                optax.clip_by_global_norm(config.max_grad_norm),
+                optax.adamw(schedule, config.adam_b1, config.adam_b2, weight_decay=config.weight_decay),
+            ),
+            "log_z": optax.adam(lambda step: log_z_scale * schedule(step), config.adam_b1, config.adam_b2),
+        },
+        {"adapter": "adapter", "log_z": "log_z"},
     )
 
 
@@ -58,6 +69,8 @@ class StepFunctions:
     def __init__(self, config: Config, structure: ModelStructure, reward: Reward, rules: Rules, mesh: Mesh):
         self._structure, self._reward, self._rules = structure, reward, rules
         self._train, self._objective = config.train, config.objective
+        self._loss = objectives.OBJECTIVES[config.objective.name]
+        self._learns_log_z = config.objective.name == "tb"
         self._samples_per_prompt = config.sampling.samples_per_prompt
         self._behaviour = Behaviour(
             config.sampling.temperature_low,
@@ -69,7 +82,8 @@ class StepFunctions:
         self._temperature = Temperature(
             config.reward.temperature_start, config.reward.temperature_end, config.reward.temperature_horizon
         )
-        self._schedule, self._optimizer = make_schedule(config.train), make_optimizer(config.train)
+        self._schedule = make_schedule(config.train)
+        self._optimizer = make_optimizer(config.train, config.objective.log_z_learning_rate)
         self._seed = config.seed
 
         everywhere, rows, weights = replicated(mesh), by_prompt(mesh), weight_shardings(mesh, structure.abstract_frozen)
@@ -83,7 +97,10 @@ class StepFunctions:
         )
 
     def _init(self, adapter: Weights) -> TrainState:
-        return TrainState(jnp.zeros((), jnp.int32), adapter, self._optimizer.init(adapter))
+        dtype = jax.tree.leaves(adapter)[0].dtype
+        log_z = new_head(self._structure.architecture.n_embd, dtype) if self._learns_log_z else {}
+        optimizer = self._optimizer.init({"adapter": adapter, "log_z": log_z})
+        return TrainState(jnp.zeros((), jnp.int32), adapter, log_z, optimizer)
 
     def _sample(self, adapter: Weights, frozen: Weights, prompts: Prompts, step: jax.Array) -> Trajectories:
         """Trajectories of the behaviour policy for an optimiser step; the step is the only randomness."""
@@ -106,47 +123,67 @@ class StepFunctions:
         trajectories: Trajectories,
         components: Components,
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        """One optimiser step: the objective's gradient, accumulated over microbatches of prompts."""
+        """One optimiser step: the objective's gradient, accumulated over microbatches of prompts.
+
+        A row with a log R that is not finite, or without a terminable state, takes no part; the
+        metric `is_bad_N` marks it.
+        """
         temperature = self._temperature.at(state.step)
         log_r_NxT = self._reward.combine(components, state.step) / temperature
+        per_prompt = self._samples_per_prompt
 
-        def loss(adapter, part):
+        def loss(parameters, part):
             prompts, trajectories, log_r_NxT = part
-            policy, frozen_model = self._structure.policy(adapter, frozen), self._structure.frozen(frozen)
+            policy, frozen_model = self._structure.policy(parameters["adapter"], frozen), self._structure.frozen(frozen)
             scores = score(policy, frozen_model, self._rules, prompts, trajectories)
-            loss_B = objectives.subtb(
-                scores,
-                log_r_NxT,
-                samples_per_prompt=self._samples_per_prompt,
+            g_NxT, is_terminable_NxT, is_bad_N = without_bad_rows(
+                objectives.log_ratio(scores, log_r_NxT), scores.is_terminable_NxT
+            )
+            g_N = objectives.at_last_state(g_NxT, is_terminable_NxT)
+            log_z_B = jnp.zeros_like(g_N[::per_prompt])
+            if self._learns_log_z:
+                # The first batch's mean g is where the bias starts (see below).
+                start = jnp.where(state.step == 0, jax.lax.stop_gradient(_mean(g_N, ~is_bad_N)), 0)
+                log_z_B = log_z(parameters["log_z"], frozen_model, prompts) + start
+            loss_B = self._loss(
+                g_NxT,
+                is_terminable_NxT,
+                log_z_B,
+                samples_per_prompt=per_prompt,
                 subtb_lambda=self._objective.subtb_lambda,
             )
-            g_N = objectives.at_last_state(objectives.log_ratio(scores, log_r_NxT), scores.is_terminable_NxT)
-            return loss_B.sum(), {"loss_B": loss_B, "g_N": g_N}
+            return loss_B.sum(), {"loss_B": loss_B, "g_N": g_N, "is_bad_N": is_bad_N}
 
         def accumulate(gradient, part):
-            more, values = jax.grad(loss, has_aux=True)(state.adapter, part)
+            more, values = jax.grad(loss, has_aux=True)(parameters, part)
             return jax.tree.map(jnp.add, gradient, more), values
 
+        parameters = {"adapter": state.adapter, "log_z": state.log_z}
         parts = jax.tree.map(self._in_microbatches, (prompts, trajectories, log_r_NxT))
-        zeros = jax.tree.map(jnp.zeros_like, state.adapter)
-        gradient, values = jax.lax.scan(accumulate, zeros, parts)
+        gradient, values = jax.lax.scan(accumulate, jax.tree.map(jnp.zeros_like, parameters), parts)
+        values = jax.tree.map(self._in_one, values)
         gradient = jax.tree.map(lambda total: total / self._train.prompts_per_step, gradient)
-        updates, optimizer = self._optimizer.update(gradient, state.optimizer, state.adapter)
-        adapter: Any = optax.apply_updates(state.adapter, updates)
+        updates, optimizer = self._optimizer.update(gradient, state.optimizer, parameters)
+        parameters: Any = optax.apply_updates(parameters, updates)
+        is_good_N = ~values["is_bad_N"]
+        if self._learns_log_z:
+            start = jnp.where(state.step == 0, _mean(values["g_N"], is_good_N), 0)
+            parameters["log_z"]["bias"] += start
 
         stop_N = trajectories.length_N[:, None]
-        at_stop = {name: jnp.take_along_axis(terms, stop_N, 1).mean() for name, terms in components.items()}
+        at_stop = {name: jnp.take_along_axis(terms, stop_N, 1)[:, 0] for name, terms in components.items()}
+        at_stop["log_r"] = jnp.take_along_axis(log_r_NxT, stop_N, 1)[:, 0]
         metrics = {
             "loss": values["loss_B"].mean(),
-            "log_r": jnp.take_along_axis(log_r_NxT, stop_N, 1).mean(),
-            "log_ratio_var": within_prompt_variance(values["g_N"], self._samples_per_prompt).mean(),
+            "log_ratio_var": within_prompt_variance(values["g_N"], is_good_N, per_prompt),
             "length": trajectories.length_N.mean(dtype=log_r_NxT.dtype),
-            "grad_norm": optax.tree.norm(gradient),
+            "grad_norm": optax.tree.norm(gradient["adapter"]),
             "learning_rate": self._schedule(state.step),
             "temperature": temperature,
-            **at_stop,
+            "is_bad_N": values["is_bad_N"],
+            **{name: _mean(values_N, is_good_N) for name, values_N in at_stop.items()},
         }
-        return TrainState(state.step + 1, adapter, optimizer), metrics
+        return TrainState(state.step + 1, parameters["adapter"], parameters["log_z"], optimizer), metrics
 
     def _in_microbatches(self, x: jax.Array) -> jax.Array:
         """[rows, ..] -> [microbatches, rows of one, ..], every device keeping its own prompts' rows."""
@@ -155,7 +192,29 @@ class StepFunctions:
         apart = x.reshape(micro, batch // micro, rows_per_prompt, *x.shape[1:])
         return jnp.moveaxis(apart, 1, 0).reshape(batch // micro, micro * rows_per_prompt, *x.shape[1:])
 
+    def _in_one(self, x: jax.Array) -> jax.Array:
+        """The inverse of `_in_microbatches`: [microbatches, rows of one] -> [rows]."""
+        microbatches, rows = x.shape
+        apart = x.reshape(microbatches, self._train.microbatch_prompts, rows // self._train.microbatch_prompts)
+        return jnp.moveaxis(apart, 0, 1).reshape(-1)
 
-def within_prompt_variance(g_N: jax.Array, samples_per_prompt: int) -> jax.Array:
-    """The unbiased variance [B] of g over each prompt's samples: 0 for a perfect sampler."""
-    return jnp.var(g_N.reshape(-1, samples_per_prompt), axis=1, ddof=min(1, samples_per_prompt - 1))
+
+def without_bad_rows(g_NxT: jax.Array, is_terminable_NxT: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """g and its mask without the rows that have no terminable state or a g that is not finite, and which these are."""
+    is_finite_N = jnp.isfinite(g_NxT).all(axis=1)  # g is 0 where a state is not terminable
+    is_bad_N = ~(is_finite_N & is_terminable_NxT.any(axis=1))
+    is_kept_NxT = is_terminable_NxT & ~is_bad_N[:, None]
+    return jnp.where(is_kept_NxT, g_NxT, 0), is_kept_NxT, is_bad_N
+
+
+def within_prompt_variance(g_N: jax.Array, is_good_N: jax.Array, samples_per_prompt: int) -> jax.Array:
+    """The unbiased variance of g over each prompt's good samples, averaged over prompts: 0 for a perfect sampler."""
+    by_prompt = (-1, samples_per_prompt)
+    g, is_good = g_N.reshape(by_prompt), is_good_N.reshape(by_prompt).astype(g_N.dtype)
+    count = is_good.sum(1, keepdims=True)
+    mean = (is_good * g).sum(1, keepdims=True) / jnp.maximum(count, 1)
+    return ((is_good * jnp.square(g - mean)).sum(1) / jnp.maximum(count[:, 0] - 1, 1)).mean()
+
+
+def _mean(values_N: jax.Array, is_good_N: jax.Array) -> jax.Array:
+    return jnp.where(is_good_N, values_N, 0).sum() / jnp.maximum(is_good_N.sum(), 1)

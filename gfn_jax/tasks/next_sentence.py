@@ -15,6 +15,8 @@ from gfn_jax.text.prompts import read_lines, split
 class NextSentence:
     """An example is a prompt: one line of `data.path`."""
 
+    granularity = LikelihoodReward.granularity
+
     def load(self, data: Data) -> tuple[list[str], list[str]]:
         """Training and validation examples."""
         return split(read_lines(Path(data.path)), data.val_prompts)

@@ -19,7 +19,10 @@ class Tokenizer:
     def __init__(self, directory: Path):
         single, vocabulary, merges = (directory / name for name in ("tokenizer.json", "vocab.json", "merges.txt"))
         if single.exists():
-            self._backend = HFTokenizer.from_file(str(single))
+            try:
+                self._backend = HFTokenizer.from_file(str(single))
+            except Exception as error:  # the library raises nothing more precise
+                raise UserError(f"{single} cannot be read as a tokenizer: {error}") from error
         elif vocabulary.exists() and merges.exists():
             self._backend = HFTokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
             self._backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from helpers import TinyWorld
+from enumerable import TinyWorld
 from safetensors.torch import save_file
 
 from gfn_jax.models.gpt2 import GPT2

@@ -9,7 +9,7 @@ from helpers import save_gpt2
 from safetensors.torch import load_file, save_file
 
 from gfn_jax.errors import UserError
-from gfn_jax.models.hf_weights import find_directory, load_weights, read_architecture
+from gfn_jax.models.hf_weights import MODEL_FILES, find_directory, load_weights, read_architecture
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,7 @@ def test_names_without_prefix_and_sharded_files_load_the_same(original, tmp_path
         ("model_type", "bert", "only 'gpt2'"),
         ("scale_attn_by_inverse_layer_idx", True, "scale_attn_by_inverse_layer_idx"),
         ("n_head", 5, "not divisible by n_head 5"),
+        ("n_layer", "four", r"n_layer: .*valid integer.*'four'"),
     ],
 )
 def test_architectures_that_are_not_computed_are_refused(original, tmp_path, key, value, message):
@@ -90,5 +91,7 @@ def test_architectures_that_are_not_computed_are_refused(original, tmp_path, key
 
 
 def test_a_name_that_is_nowhere_is_one_clear_error():
-    with pytest.raises(UserError, match="neither a directory here nor a model"):
-        find_directory("no-such/model")
+    with pytest.raises(
+        UserError, match=r"model\.name_or_path: 'no-such/model' is neither a directory here nor a model"
+    ):
+        find_directory("no-such/model", "model.name_or_path", MODEL_FILES)

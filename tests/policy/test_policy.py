@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TinyWorld
+from enumerable import TinyWorld
 
 from gfn_jax.policy import scorer
 from gfn_jax.policy.masks import mask_logits
@@ -28,27 +28,12 @@ def world(request):
     return TinyWorld(words=5, max_len=3, banned=2, **request.param)
 
 
-def stop_log_prob(scores, trajectories):
-    """log π(y ⊤) of each trajectory, -inf where it may not stop."""
-    last = trajectories.length_N[:, None]
-    may_stop = jnp.take_along_axis(scores.is_terminable_NxT, last, 1)[:, 0]
-    log_pterm = jnp.take_along_axis(scores.log_pterm_NxT, last, 1)[:, 0]
-    return jnp.where(may_stop, scores.log_pf_NxL.sum(1) + log_pterm, -jnp.inf)
-
-
 @jax.jit
 def score_jit(policy, frozen, rules, prompts, trajectories):
     return score(policy, frozen, rules, prompts, trajectories)
 
 
 frozen_jit = jax.jit(frozen_log_probs, static_argnums=3)
-
-
-def exact_log_probs(world, adapter=None):
-    """log π(y ⊤ | x) of every continuation, one row for each prompt."""
-    everything = world.all_continuations()
-    scores = score_jit(world.policy(adapter), world.frozen_model(), world.rules, world.prompts, everything)
-    return np.asarray(stop_log_prob(scores, everything)).reshape(2, -1)
 
 
 DRAWS = 4096
@@ -67,7 +52,7 @@ def draw(world, behaviour):
 
 
 def test_the_distribution_sums_to_one(world):
-    np.testing.assert_allclose(np.exp(exact_log_probs(world)).sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.exp(world.exact_log_probs(world.adapter)).sum(1), 1, atol=1e-5)
 
 
 def test_the_sampler_draws_from_the_scored_distribution(world):
@@ -84,7 +69,7 @@ def test_the_sampler_draws_from_the_scored_distribution(world):
         zip(np.asarray(trajectories.tokens_NxL), np.asarray(trajectories.length_N), strict=True)
     ):
         counts[row // DRAWS, index[int(length), *tokens[:length].tolist()] % counts.shape[1]] += 1
-    exact = np.exp(exact_log_probs(world))
+    exact = np.exp(world.exact_log_probs(world.adapter))
     assert (counts[exact == 0] == 0).all()
     # The expected total variation of n draws is at most sqrt(classes / (2 pi n)).
     tolerance = 1.5 * np.sqrt((exact > 0).sum(1) / (2 * np.pi * DRAWS))
@@ -101,6 +86,19 @@ def test_sampled_log_probabilities_equal_teacher_forced_ones(world, behaviour):
     at_maximum = np.asarray(trajectories.length_N) == world.max_len
     assert at_maximum.any()
     assert (np.asarray(scored.log_pterm_NxT)[at_maximum, -1] == 0).all()
+
+
+def test_nothing_that_was_drawn_in_bfloat16_is_impossible_to_the_scorer():
+    """Decoding and teacher forcing round differently, also at the support's edge."""
+    world = TinyWorld(words=19, max_len=7, min_len=1, support_min_p=0.1, dtype=jnp.bfloat16)
+    trajectories, sampled = draw(world, ON)
+    scored = score_jit(world.policy(), world.frozen_model(), world.rules, world.prompts, trajectories)
+    assert sampled.log_pf_NxL.dtype == jnp.float32
+    assert np.isfinite(scored.log_pf_NxL).all()
+    last = trajectories.length_N[:, None]
+    assert jnp.take_along_axis(scored.is_terminable_NxT, last, 1).all()
+    differences = np.abs(np.asarray(sampled.log_pf_NxL - scored.log_pf_NxL))
+    assert np.quantile(differences, 0.99) < 0.1
 
 
 def test_lengths_and_bans_hold_in_samples(world):

@@ -1,64 +1,22 @@
 """The compiled update: it reaches exact targets, on any mesh, however the batch is cut."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import TinyWorld, config
+from enumerable import TableReward, TinyWorld, target_distribution, total_variation
+from helpers import config
 
-from gfn_jax.policy.scorer import score
 from gfn_jax.rewards.likelihood import LikelihoodReward
 from gfn_jax.rewards.tempering import Temperature
 from gfn_jax.runtime.mesh import by_prompt, make_mesh, replicated, weight_shardings
 from gfn_jax.runtime.train_step import StepFunctions, make_schedule
 
 
-class TableReward:
-    """log R from a table over all word strings, the same for every prompt."""
-
-    granularity = "prefix"
-
-    def __init__(self, log_r_of_strings, words):
-        self._table, self._words = jnp.asarray(log_r_of_strings), words
-
-    def components(self, frozen, examples, prompts, trajectories):
-        return {"log_r": self._table[string_numbers(trajectories.tokens_NxL, self._words)]}
-
-    def combine(self, components, step):
-        return components["log_r"]
-
-
-def string_numbers(tokens_NxL, words):
-    """The number of every prefix among all word strings, in the order of `TinyWorld.all_continuations`."""
-    numbers = [jnp.zeros(tokens_NxL.shape[0], jnp.int32)]
-    for step in range(tokens_NxL.shape[1]):
-        numbers.append(numbers[-1] * words + 1 + tokens_NxL[:, step])
-    return jnp.stack(numbers, 1)
-
-
-def exact_distribution(world, adapter):
-    """π(y ⊤ | x) of every continuation, one row for each prompt."""
-    everything = world.all_continuations()
-
-    @jax.jit
-    def log_probs(adapter):
-        scores = score(world.policy(adapter), world.frozen_model(), world.rules, world.prompts, everything)
-        last = everything.length_N[:, None]
-        may_stop = jnp.take_along_axis(scores.is_terminable_NxT, last, 1)[:, 0]
-        log_pterm = jnp.take_along_axis(scores.log_pterm_NxT, last, 1)[:, 0]
-        return jnp.where(may_stop, scores.log_pf_NxL.sum(1) + log_pterm, -jnp.inf)
-
-    return np.exp(np.asarray(log_probs(adapter))).reshape(2, -1)
-
-
 def test_training_reaches_the_exact_target_under_all_masks():
     """Minimum length 2, maximum length 3, a banned item: total variation from R / Z below 0.01."""
     world = TinyWorld(words=4, min_len=2, max_len=3, width=64, heads=4, rank=16, embedding_std=0.5)
-    everything = world.all_continuations()
-    strings = len(everything.length_N) // 2
-    log_r = np.random.default_rng(0).normal(0, 1.0, strings).astype(np.float32)
+    log_r = np.random.default_rng(0).normal(0, 1, (2, len(world.strings())))
     settings = config(
         data__path="-",
         model__name_or_path="-",
@@ -70,28 +28,22 @@ def test_training_reaches_the_exact_target_under_all_masks():
         train__prompts_per_step=2,
         train__microbatch_prompts=2,
         train__steps=600,
+        train__decay_steps=600,
         train__learning_rate=3e-3,
         train__final_learning_rate=0.01,
         eval__prompts_per_batch=2,
     )
-    reward = TableReward(log_r, world.words)
+    reward = TableReward(world, log_r)
     functions = StepFunctions(settings, world.structure, reward, world.rules, make_mesh(1, 1))
     state = functions.init(jax.tree.map(jnp.copy, world.fresh))
-    components = jax.jit(functools.partial(reward.components, None, None))
     for step in range(settings.train.steps):
         trajectories = functions.sample(state.adapter, world.frozen, world.prompts, step)
-        terms = components(world.prompts, trajectories)
-        state, metrics = functions.update(state, world.frozen, world.prompts, trajectories, terms)
+        components = reward.components(world.frozen, (), world.prompts, trajectories)
+        state, metrics = functions.update(state, world.frozen, world.prompts, trajectories, components)
 
-    allowed = np.asarray(everything.length_N[:strings]) >= 2
-    target = np.where(allowed, np.exp(log_r), 0)
-    target /= target.sum()
-
-    def total_variation(adapter):
-        return 0.5 * np.abs(exact_distribution(world, adapter) - target[None]).sum(1)
-
-    assert total_variation(world.fresh).min() > 0.2
-    assert total_variation(state.adapter).max() < 0.01
+    target, _ = target_distribution(world, log_r)
+    assert total_variation(np.exp(world.exact_log_probs(world.fresh)), target).min() > 0.2
+    assert total_variation(np.exp(world.exact_log_probs(state.adapter)), target).max() < 0.01
     assert float(metrics["log_ratio_var"]) < 0.01
 
 
@@ -156,7 +108,7 @@ def test_accumulated_microbatches_equal_the_whole_batch(one_device):
 
 
 def test_the_learning_rate_warms_up_from_above_zero_and_decays():
-    train = config(data__path="-", model__name_or_path="-", train__steps=100, train__warmup_steps=9).train
+    train = config(data__path="-", model__name_or_path="-", train__decay_steps=100, train__warmup_steps=9).train
     rates = np.array([make_schedule(train)(step) for step in range(101)])
     assert rates[0] == pytest.approx(train.learning_rate / 10)
     assert (np.diff(rates[:10]) > 0).all()
