@@ -12,6 +12,7 @@ too (behaviour temperature 2, half of every batch from replay), three seeds.
 import argparse
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ class Problem:
     min_len: int = 0
     granularity: str = "prefix"
     prompts: int = 1
-    steps: int = 600
+    steps: int = 1200
 
 
 def _normal(std: float) -> Callable[[np.random.Generator, TinyWorld], np.ndarray]:
@@ -80,7 +81,7 @@ FULL = (
     Problem("near-ties", _near_ties),
     Problem("near-ties, minimum length 2", _near_ties, min_len=2),
     Problem("terminal reward", _normal(1.0), granularity="terminal"),
-    Problem("16 prompts", _normal(1.0), prompts=16, steps=1500),
+    Problem("16 prompts", _normal(1.0), prompts=16, steps=3000),
 )
 
 
@@ -242,11 +243,11 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="all problems, off-policy too, three seeds")
     parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES), choices=list(OBJECTIVES))
     parser.add_argument("--problems", nargs="+", default=[], help="names; all that are asked for otherwise")
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=130)
     seeds, modes = ((0, 1, 2), (False, True)) if args.full else ((0,), (False,))
     problems = [
         problem for problem in (FULL if args.full else QUICK) if not args.problems or problem.name in args.problems

@@ -1,6 +1,8 @@
 """Draws what a run learned: log π against log R of its probes before and after, and its validation curves.
 
-python benchmarks/plot_run.py --workdir runs/quickstart --out docs/quickstart.png
+    python benchmarks/plot_run.py --workdir runs/quickstart --out docs/quickstart.png [--results FILE.json]
+
+With --results it also writes down the first and the last validation, commit and machine.
 """
 
 import argparse
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from machine import describe
 
 
 def read(file: Path) -> list[dict]:
@@ -19,10 +22,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--results", type=Path)
     args = parser.parse_args()
     samples, metrics = read(args.workdir / "samples.jsonl"), read(args.workdir / "metrics.jsonl")
     measured = [row for row in metrics if "val/elbo" in row]
     last = measured[-1]["step"]
+    if args.results:
+        seconds = sum(row["train/seconds"] for row in metrics if "train/seconds" in row)
+        result = {"before": measured[0], "after": measured[-1], "training_seconds": seconds, **describe()}
+        args.results.write_text(json.dumps(result, indent=1) + "\n")
 
     figure, (before, after, curves) = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
     prompts = list(dict.fromkeys(row["prompt"] for row in samples))

@@ -9,7 +9,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from gfn_jax import objectives
-from gfn_jax.config import Config, Train
+from gfn_jax.config import Config
 from gfn_jax.models.parts import ModelStructure, Weights
 from gfn_jax.policy.log_z import Head, log_z, new_head
 from gfn_jax.policy.masks import Rules
@@ -19,6 +19,7 @@ from gfn_jax.rewards.protocol import Components, Reward
 from gfn_jax.rewards.tempering import Temperature
 from gfn_jax.runtime.keys import Purpose, key_for
 from gfn_jax.runtime.mesh import by_prompt, replicated, weight_shardings
+from gfn_jax.runtime.optimizer import make_optimizer, make_schedule
 from gfn_jax.types import Prompts, Trajectories
 
 
@@ -30,33 +31,6 @@ class TrainState:
     adapter: Weights
     log_z: Head
     optimizer: optax.OptState
-
-
-def make_schedule(config: Train) -> optax.Schedule:
-    """Linear warm-up from learning_rate / (warmup_steps + 1), never 0, then a cosine decay."""
-    return optax.warmup_cosine_decay_schedule(
-        init_value=config.learning_rate / (config.warmup_steps + 1),
-        peak_value=config.learning_rate,
-        warmup_steps=config.warmup_steps,
-        decay_steps=max(config.decay_steps, config.warmup_steps + 1),
-        end_value=config.learning_rate * config.final_learning_rate,
-    )
-
-
-def make_optimizer(config: Train, log_z_learning_rate: float) -> optax.GradientTransformation:
-    """Clipped AdamW for the adapter, and Adam with the same schedule on its own scale for log Z."""
-    schedule = make_schedule(config)
-    log_z_scale = log_z_learning_rate / config.learning_rate
-    return optax.partition(
-        {
-            "adapter": optax.chain(
-                optax.clip_by_global_norm(config.max_grad_norm),
-                optax.adamw(schedule, config.adam_b1, config.adam_b2, weight_decay=config.weight_decay),
-            ),
-            "log_z": optax.adam(lambda step: log_z_scale * schedule(step), config.adam_b1, config.adam_b2),
-        },
-        {"adapter": "adapter", "log_z": "log_z"},
-    )
 
 
 class StepFunctions:

@@ -10,7 +10,8 @@ from helpers import config
 from gfn_jax.rewards.likelihood import LikelihoodReward
 from gfn_jax.rewards.tempering import Temperature
 from gfn_jax.runtime.mesh import by_prompt, make_mesh, replicated, weight_shardings
-from gfn_jax.runtime.train_step import StepFunctions, make_schedule
+from gfn_jax.runtime.optimizer import make_schedule
+from gfn_jax.runtime.train_step import StepFunctions
 
 
 def test_training_reaches_the_exact_target_under_all_masks():
