@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from machine import describe
 from rich.progress import track
@@ -60,9 +61,14 @@ def main() -> None:
         policy, frozen_model = experiment.structure.policy(adapter, frozen), experiment.structure.frozen(frozen)
         scores = score(policy, frozen_model, experiment.rules, prompts, trajectories)
         log_r = reward.combine(components, state.step) / config.reward.temperature_end
+        g = objectives.log_ratio(scores, log_r)
         per_prompt = config.sampling.samples_per_prompt
         return objectives.subtb(
-            scores, log_r, samples_per_prompt=per_prompt, subtb_lambda=config.objective.subtb_lambda
+            g,
+            scores.is_terminable_NxT,
+            jnp.zeros(args.batch, g.dtype),
+            samples_per_prompt=per_prompt,
+            subtb_lambda=config.objective.subtb_lambda,
         ).mean()
 
     def loss() -> float:

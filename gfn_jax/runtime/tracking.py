@@ -35,7 +35,8 @@ class Tracker:
         self._wandb = _start_wandb(config, workdir)
         self._pending: tuple[int, Mapping[str, jax.Array], Sequence[str]] | None = None
         self._bad_rows = BadRowWatch(config.train.max_bad_steps)
-        self._clock = self._last_line = time.monotonic()
+        self._clock = time.monotonic()
+        self._last_line: float | None = None
         self._progress = Progress(
             TextColumn("training"),
             BarColumn(),
@@ -83,7 +84,9 @@ class Tracker:
         if step % self._config.train.log_every == 0:
             self._write(step, {f"train/{name}": value for name, value in metrics.items()})
         self._progress.update(self._bar, completed=step, loss=metrics["loss"], log_r=metrics["log_r"])
-        if not self._console.is_terminal and now - self._last_line > _PLAIN_LINE_SECONDS:
+        if self._last_line is None:  # the first step compiles: its time says nothing of the others'
+            self._last_line = now
+        elif not self._console.is_terminal and now - self._last_line > _PLAIN_LINE_SECONDS:
             self._last_line = now
             left = (self._config.train.steps - step) * seconds
             self._console.print(
