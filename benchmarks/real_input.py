@@ -58,10 +58,9 @@ def main() -> None:
 
     @jax.jit
     def fixed_loss(adapter, frozen, prompts, trajectories, components):
-        policy, frozen_model = experiment.structure.policy(adapter, frozen), experiment.structure.frozen(frozen)
-        scores = score(policy, frozen_model, experiment.rules, prompts, trajectories)
-        log_r = reward.combine(components, state.step) / config.reward.temperature_end
-        g = objectives.log_ratio(scores, log_r)
+        models = experiment.structure.policy_and_frozen(adapter, frozen)
+        scores = score(*models, experiment.rules, prompts, trajectories)
+        g = objectives.log_ratio(scores, experiment.final_log_r(components))
         per_prompt = config.sampling.samples_per_prompt
         return objectives.subtb(
             g,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -15,7 +16,7 @@ from gfn_jax.models.hf_weights import TOKENIZER_FILES, find_directory
 from gfn_jax.models.parts import ModelStructure, Weights
 from gfn_jax.objectives import USES_INNER_STATES
 from gfn_jax.policy.masks import Rules, make_rules
-from gfn_jax.rewards.protocol import Reward
+from gfn_jax.rewards.protocol import Components, Reward
 from gfn_jax.runtime.mesh import by_prompt, check_divisible, make_mesh
 from gfn_jax.runtime.model import load_model
 from gfn_jax.runtime.startup import configure_jax
@@ -99,6 +100,11 @@ class Experiment:
         )
         longest = max(map(len, (*rows, *others)))
         return jax.device_put(pad_to_bucket(rows, self.config.data.prompt_buckets, longest), by_prompt(self.mesh))
+
+    def final_log_r(self, components: Components) -> jax.Array:
+        """log R [N, T] as the end of training has it: the last step's weights, the end temperature."""
+        last_step = jnp.asarray(self.config.train.steps)
+        return self.reward.combine(components, last_step) / self.config.reward.temperature_end
 
     def texts(self, trajectories: Trajectories) -> list[str]:
         """The continuations as text, each with its terminator."""

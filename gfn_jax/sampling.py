@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 from rich.table import Table
 from rich.text import Text
@@ -31,19 +30,17 @@ def sample_table(workdir: Path, prompt: str, count: int, seed: int) -> Table:
     if state is None:
         raise UserError(f"{workdir} holds no checkpoint yet")
 
-    structure, frozen = experiment.structure, experiment.frozen
     tokens = experiment.tokenizer.encode(prompt)
     prompts = pad_to_bucket([tokens], [len(tokens)], len(tokens))
     trajectories, scores = sample(
-        structure.policy(state.adapter, frozen),
-        structure.frozen(frozen),
+        *experiment.structure.policy_and_frozen(state.adapter, experiment.frozen),
         experiment.rules,
         prompts,
         key_for(seed, Purpose.SAMPLING),
         samples_per_prompt=count,
     )
-    components = experiment.reward.components(frozen, [prompt], prompts, trajectories)
-    log_r_NxT = experiment.reward.combine(components, jnp.asarray(config.train.steps)) / config.reward.temperature_end
+    components = experiment.reward.components(experiment.frozen, [prompt], prompts, trajectories)
+    log_r_NxT = experiment.final_log_r(components)
     g_NxT = objectives.log_ratio(scores, log_r_NxT)
     log_r, g = (np.asarray(objectives.at_last_state(values, scores.is_terminable_NxT)) for values in (log_r_NxT, g_NxT))
     table = Table(title=Text(prompt))

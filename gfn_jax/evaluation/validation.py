@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -63,24 +62,22 @@ class Validation:
     def __init__(self, experiment: Experiment, examples: Sequence[Any]):
         self._experiment = experiment
         self._samples = experiment.config.eval.samples_per_prompt
-        structure, rules, reward = experiment.structure, experiment.rules, experiment.reward
-        temperature, last_step = experiment.config.reward.temperature_end, experiment.config.train.steps
+        structure, rules = experiment.structure, experiment.rules
 
         def draw(adapter: Weights, frozen: Weights, prompts: Prompts, key: jax.Array) -> tuple[Trajectories, Scores]:
-            policy, frozen_model = structure.policy(adapter, frozen), structure.frozen(frozen)
-            return sample(policy, frozen_model, rules, prompts, key, samples_per_prompt=self._samples)
+            models = structure.policy_and_frozen(adapter, frozen)
+            return sample(*models, rules, prompts, key, samples_per_prompt=self._samples)
 
         def draw_frozen(frozen: Weights, prompts: Prompts, key: jax.Array) -> Trajectories:
             model = structure.frozen(frozen)
             return sample(model, model, rules, prompts, key, samples_per_prompt=self._samples)[0]
 
         def rescore(adapter: Weights, frozen: Weights, prompts: Prompts, trajectories: Trajectories) -> Scores:
-            policy, frozen_model = structure.policy(adapter, frozen), structure.frozen(frozen)
-            return score(policy, frozen_model, rules, prompts, trajectories)
+            return score(*structure.policy_and_frozen(adapter, frozen), rules, prompts, trajectories)
 
         def at_stop(scores: Scores, components: Components) -> tuple[jax.Array, jax.Array]:
             """g and log R at every trajectory's last state."""
-            log_r_NxT = reward.combine(components, jnp.asarray(last_step)) / temperature
+            log_r_NxT = experiment.final_log_r(components)
             g_NxT = objectives.log_ratio(scores, log_r_NxT)
             is_terminable_NxT = scores.is_terminable_NxT
             return (

@@ -39,6 +39,9 @@ class ModelStructure:
     def frozen(self, frozen: Weights) -> GPT2:
         return nnx.merge(self._frozen_graph, frozen)
 
+    def policy_and_frozen(self, adapter: Weights, frozen: Weights) -> tuple[GPT2, GPT2]:
+        return self.policy(adapter, frozen), self.frozen(frozen)
+
     def random_adapter(self, key: jax.Array) -> Weights:
         """A fresh adapter, with which the policy is the frozen model."""
         return nnx.to_pure_dict(nnx.state(self._new_policy(key), nnx.LoRAParam))

@@ -79,8 +79,7 @@ class StepFunctions:
     def _sample(self, adapter: Weights, frozen: Weights, prompts: Prompts, step: jax.Array) -> Trajectories:
         """Trajectories of the behaviour policy for an optimiser step; the step is the only randomness."""
         trajectories, _ = sample(
-            self._structure.policy(adapter, frozen),
-            self._structure.frozen(frozen),
+            *self._structure.policy_and_frozen(adapter, frozen),
             self._rules,
             prompts,
             key_for(self._seed, Purpose.TRAINING, step),
@@ -108,7 +107,7 @@ class StepFunctions:
 
         def loss(parameters, part):
             prompts, trajectories, log_r_NxT = part
-            policy, frozen_model = self._structure.policy(parameters["adapter"], frozen), self._structure.frozen(frozen)
+            policy, frozen_model = self._structure.policy_and_frozen(parameters["adapter"], frozen)
             scores = score(policy, frozen_model, self._rules, prompts, trajectories)
             g_NxT, is_terminable_NxT, is_bad_N = without_bad_rows(
                 objectives.log_ratio(scores, log_r_NxT), scores.is_terminable_NxT
