@@ -90,7 +90,7 @@ def test_sampled_log_probabilities_equal_teacher_forced_ones(world, behaviour):
 
 def test_nothing_that_was_drawn_in_bfloat16_is_impossible_to_the_scorer():
     """Decoding and teacher forcing round differently, also at the support's edge."""
-    world = TinyWorld(words=19, max_len=7, min_len=1, support_min_p=0.1, dtype=jnp.bfloat16)
+    world = TinyWorld(words=101, max_len=7, min_len=1, support_min_p=0.1, embedding_std=0.3, dtype=jnp.bfloat16)
     trajectories, sampled = draw(world, ON)
     scored = score_jit(world.policy(), world.frozen_model(), world.rules, world.prompts, trajectories)
     assert sampled.log_pf_NxL.dtype == jnp.float32
@@ -98,7 +98,7 @@ def test_nothing_that_was_drawn_in_bfloat16_is_impossible_to_the_scorer():
     last = trajectories.length_N[:, None]
     assert jnp.take_along_axis(scored.is_terminable_NxT, last, 1).all()
     differences = np.abs(np.asarray(sampled.log_pf_NxL - scored.log_pf_NxL))
-    assert np.quantile(differences, 0.99) < 0.1
+    assert np.quantile(differences, 0.99) < 0.3  # nats; one unit in bfloat16's last place of a logit of 30 is 0.13
 
 
 def test_lengths_and_bans_hold_in_samples(world):
