@@ -3,7 +3,7 @@
 import os
 import tempfile
 
-_COMPILED = tempfile.TemporaryDirectory(prefix="gfn_jax_compiled_")  # shared by this session's tests alone
+_COMPILED = tempfile.TemporaryDirectory(prefix="gfn_jax_compiled_")  # shared by the tests of one run alone
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
 os.environ["HF_HUB_OFFLINE"] = "1"
