@@ -46,8 +46,7 @@ def main() -> None:
 
     examples = Examples.load(config)
     experiment = build(config)
-    experiment.check_context([*examples.train, *examples.validation])
-    experiment.check_buckets([*examples.train, *examples.validation])
+    experiment.check_lengths([*examples.train, *examples.validation])
     functions, frozen, reward = experiment.functions, experiment.frozen, experiment.reward
     state = functions.init(experiment.adapter)
 

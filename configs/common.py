@@ -17,7 +17,7 @@ def base() -> ConfigDict:
             "blank": r"\xa0|\s{2,}|^\s$",
             "quote": "[\"“”„«»`]|''|^ ?['‘’]$",
             "bracket": r"[\[\](){}<>]",
-            "script": r"[^\x00-\x7f\xa1-\u024f\u2013\u2014\u2018-\u201d\u2026]",  # all but Latin letters
+            "script": r"[^\x00-\x7f\xa1-\u024f\u2013\u2014\u2018-\u201d\u2026]",  # not Latin, nor its punctuation
             "mojibake": r"[ÂÃ]{2,}",
             "glued": r"\w{17,}",  # longer than words are: scraps of markup
             "symbol": r"[|\\/_=+*^~#@©®™•]",

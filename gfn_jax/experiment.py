@@ -65,33 +65,20 @@ class Experiment:
     reward: Reward
     functions: StepFunctions
 
-    def check_context(self, examples: Sequence[Any]) -> None:
-        """Raises `UserError`, naming a prompt, where one is empty or leaves no room for its continuation."""
-        text, longest = self._longest(examples)
-        max_len = self.config.sampling.max_len
-        room = self.structure.architecture.n_positions - max_len
-        if longest > room:
-            raise UserError(
-                f"the prompt {text[:60]!r}... has {longest} tokens, but the model's context leaves {room} "
-                f"beside sampling.max_len = {max_len}"
-            )
-
-    def check_buckets(self, examples: Sequence[Any]) -> None:
-        """Raises `UserError`, naming the longest prompt, where one does not fit the buckets."""
-        text, longest = self._longest(examples)
-        largest = max(self.config.data.prompt_buckets)
-        if longest > largest:
-            raise UserError(
-                f"the prompt {text[:60]!r}... has {longest} tokens, but the largest of data.prompt_buckets is {largest}"
-            )
-
-    def _longest(self, examples: Sequence[Any]) -> tuple[str, int]:
+    def check_lengths(self, examples: Sequence[Any], *, in_buckets: bool = True) -> None:
+        """Raises `UserError`, naming a prompt, where one is empty, leaves no room to go on, or fits no bucket."""
         texts = [self.task.prompt(example) for example in examples]
         lengths = [len(self.tokenizer.encode(text)) for text in texts]
         if min(lengths) == 0:
             raise UserError("a prompt is empty: the policy needs at least one token to continue")
-        worst = int(np.argmax(lengths))
-        return texts[worst], lengths[worst]
+        longest = max(lengths)
+        named = f"the prompt {texts[lengths.index(longest)][:60]!r}... has {longest} tokens"
+        max_len, largest = self.config.sampling.max_len, max(self.config.data.prompt_buckets)
+        room = self.structure.architecture.n_positions - max_len
+        if longest > room:
+            raise UserError(f"{named}, but the model's context leaves {room} beside sampling.max_len = {max_len}")
+        if in_buckets and longest > largest:
+            raise UserError(f"{named}, but the largest of data.prompt_buckets is {largest}")
 
     def encode(self, examples: Sequence[Any], like: Sequence[Any] = ()) -> Prompts:
         """The examples' prompts as token rows on the mesh, in a bucket that also holds those of `like`."""

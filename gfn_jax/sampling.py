@@ -23,7 +23,7 @@ def sample_table(workdir: Path, prompt: str, count: int, seed: int) -> Table:
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"{workdir} holds no checkpoint yet")
     experiment = build(config)
-    experiment.check_context([prompt])
+    experiment.check_lengths([prompt], in_buckets=False)
     checkpoints = Checkpoints(workdir / "checkpoints")
     state = checkpoints.restore_latest(experiment.functions.init(experiment.adapter))
     checkpoints.close()

@@ -25,8 +25,7 @@ def train(config: Config, workdir: Path, console: Console) -> None:
     examples = Examples.load(config)
     check_data(workdir, examples.sha256())
     experiment = build(config)
-    experiment.check_context([*examples.train, *examples.validation])
-    experiment.check_buckets([*examples.train, *examples.validation])
+    experiment.check_lengths([*examples.train, *examples.validation])
     console.print(f"{len(examples.train)} training and {len(examples.validation)} validation prompts; compiling ...")
     functions, reward, frozen = experiment.functions, experiment.reward, experiment.frozen
     state = functions.init(jax.tree.map(jnp.copy, experiment.adapter))
