@@ -12,6 +12,7 @@ from gfn_jax.models.gpt2 import GPT2, GPT2Config
 from gfn_jax.models.parts import ModelStructure, Weights
 from gfn_jax.policy.masks import Rules, make_rules
 from gfn_jax.policy.scorer import score
+from gfn_jax.rewards.protocol import Reward
 from gfn_jax.types import LoRAConfig, Prompts, Scores, Trajectories
 
 
@@ -83,7 +84,7 @@ class TinyWorld:
         for row, string in zip(tokens, strings, strict=True):
             row[: len(string)] = string
         lengths = np.array([len(string) for string in strings], np.int32)
-        return Trajectories(jnp.tile(tokens, (prompts, 1)), jnp.tile(lengths, prompts))
+        return Trajectories.given(jnp.tile(tokens, (prompts, 1)), jnp.tile(lengths, prompts))
 
     def exact_log_probs(self, adapter: Weights) -> np.ndarray:
         """log π(y ⊤ | x) of every string, one row for each prompt; -inf where the masks forbid it."""
@@ -103,7 +104,7 @@ def log_prob_of_stopping(scores: Scores, trajectories: Trajectories) -> jax.Arra
     return jnp.where(may_stop, scores.log_pf_NxL.sum(1) + log_pterm, -jnp.inf)
 
 
-class TableReward:
+class TableReward(Reward):
     """log R from a table [prompts, strings] over the strings of a `TinyWorld`, of which `table` may be replaced."""
 
     def __init__(self, world: TinyWorld, table: np.ndarray, granularity: Literal["prefix", "terminal"] = "prefix"):

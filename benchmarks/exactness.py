@@ -27,7 +27,7 @@ from rich.table import Table
 
 from configs.common import base
 from gfn_jax.config import Config, parse_config
-from gfn_jax.objectives import OBJECTIVES, USES_INNER_STATES
+from gfn_jax.objectives import OBJECTIVES
 from gfn_jax.runtime.mesh import make_mesh
 from gfn_jax.runtime.train_step import StepFunctions
 from gfn_jax.types import Prompts, Trajectories
@@ -35,11 +35,15 @@ from gfn_jax.types import Prompts, Trajectories
 WORDS, MAX_LEN, SAMPLES = 4, 3, 128
 CLOSE = 0.05
 REPLAY_ROOM = 512
+STEPS_AT_ONCE = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A target: log R [prompts, strings] from a generator, which strings may be sampled, and how it is rewarded."""
+    """A target: log R [prompts, strings] from a generator, which strings may be sampled, and how it is rewarded.
+
+    `explore` is a behaviour temperature: half of the batches are drawn at one between 1 and it.
+    """
 
     name: str
     log_r: Callable[[np.random.Generator, TinyWorld], np.ndarray]
@@ -47,6 +51,7 @@ class Problem:
     granularity: str = "prefix"
     prompts: int = 1
     steps: int = 1200
+    explore: float = 1.0
 
 
 def _normal(std: float) -> Callable[[np.random.Generator, TinyWorld], np.ndarray]:
@@ -71,7 +76,7 @@ def _far_modes(rng: np.random.Generator, world: TinyWorld) -> np.ndarray:
 
 QUICK = (
     Problem("spread", _normal(1.0)),
-    Problem("modes far apart", _far_modes),
+    Problem("modes far apart", _far_modes, explore=4.0),
     Problem("minimum length 2", _normal(1.0), min_len=2),
 )
 FULL = (
@@ -109,6 +114,7 @@ def make_config(problem: Problem, objective: str, seed: int, off_policy: bool, l
     raw.objective.name = objective
     raw.sampling.min_len, raw.sampling.max_len = problem.min_len, MAX_LEN
     raw.sampling.samples_per_prompt = SAMPLES
+    raw.sampling.temperature_high, raw.sampling.temperature_prob = problem.explore, 0.5 if problem.explore > 1 else 0.0
     if off_policy:
         raw.sampling.temperature_low = raw.sampling.temperature_high = 2.0
         raw.sampling.temperature_prob = 1.0
@@ -119,27 +125,30 @@ def make_config(problem: Problem, objective: str, seed: int, off_policy: bool, l
     return parse_config(raw.to_dict())
 
 
-class Replay:
-    """The last trajectories of every prompt, from which half of a batch is drawn anew."""
+def empty_replay(prompts: int) -> Trajectories:
+    """Room for the last trajectories of every prompt."""
+    empty = Trajectories.given(
+        jnp.zeros((prompts * REPLAY_ROOM, MAX_LEN), jnp.int32), jnp.zeros(prompts * REPLAY_ROOM, jnp.int32)
+    )
+    return jax.tree.map(lambda x: x.reshape(prompts, REPLAY_ROOM, *x.shape[1:]), empty)
 
-    def __init__(self, prompts: int, seed: int):
-        self._prompts, self._rng = prompts, np.random.default_rng(seed)
-        self._kept: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def mix(self, fresh: Trajectories) -> Trajectories:
-        """Half of each prompt's fresh trajectories, and as many kept ones; then keeps the fresh ones."""
-        tokens = np.asarray(fresh.tokens_NxL).reshape(self._prompts, SAMPLES, -1)
-        lengths = np.asarray(fresh.length_N).reshape(self._prompts, SAMPLES)
-        self._kept = [*self._kept, (tokens, lengths)][-REPLAY_ROOM // SAMPLES :]
-        all_tokens = np.concatenate([kept[0] for kept in self._kept], 1)
-        all_lengths = np.concatenate([kept[1] for kept in self._kept], 1)
-        chosen = self._rng.integers(0, all_lengths.shape[1], SAMPLES // 2)
-        half = SAMPLES // 2
-        mixed_tokens = np.concatenate([tokens[:, :half], all_tokens[:, chosen]], 1)
-        mixed_lengths = np.concatenate([lengths[:, :half], all_lengths[:, chosen]], 1)
-        return Trajectories(
-            jnp.asarray(mixed_tokens.reshape(-1, tokens.shape[-1])), jnp.asarray(mixed_lengths.reshape(-1))
-        )
+def mix(kept: Trajectories, fresh: Trajectories, step: jax.Array, seed: int) -> tuple[Trajectories, Trajectories]:
+    """Half of each prompt's fresh trajectories and as many kept ones; and what is kept from now on."""
+    prompts = kept.length_N.shape[0]
+    filled = jnp.minimum((step + 1) * SAMPLES, REPLAY_ROOM)
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    chosen = REPLAY_ROOM - 1 - jax.random.randint(key, (SAMPLES // 2,), 0, filled)
+
+    def both(old, new):
+        new = new.reshape(prompts, SAMPLES, *new.shape[1:])
+        old = jnp.concatenate([old[:, SAMPLES:], new], 1)
+        mixed = jnp.concatenate([new[:, : SAMPLES // 2], old[:, chosen]], 1)
+        return mixed.reshape(-1, *mixed.shape[2:]), old
+
+    pairs = [both(old, new) for old, new in zip(jax.tree.leaves(kept), jax.tree.leaves(fresh), strict=True)]
+    structure = jax.tree.structure(kept)
+    return tuple(jax.tree.unflatten(structure, leaves) for leaves in zip(*pairs, strict=True))
 
 
 def run(problem: Problem, world: TinyWorld, config: Config, off_policy: bool) -> dict:
@@ -149,20 +158,29 @@ def run(problem: Problem, world: TinyWorld, config: Config, off_policy: bool) ->
     reward = TableReward(world, table, problem.granularity)
     target, log_z = target_distribution(world, table)
     functions = StepFunctions(config, world.structure, reward, world.rules, make_mesh(1, 1))
-    state = functions.init(jax.tree.map(jnp.copy, world.fresh))
-    replay = Replay(problem.prompts, config.seed)
-    steps_to_close, curve = None, []
-    for step in range(config.train.steps):
+
+    def one_step(carry, step):
+        state, kept = carry
         trajectories = functions.sample(state.adapter, world.frozen, world.prompts, step)
         if off_policy:
-            trajectories = replay.mix(trajectories)
+            trajectories, kept = mix(kept, trajectories, step, config.seed)
         components = reward.components(world.frozen, (), world.prompts, trajectories)
         state, _ = functions.update(state, world.frozen, world.prompts, trajectories, components)
-        if (step + 1) % 20 == 0:
-            distance = total_variation(np.exp(world.exact_log_probs(state.adapter)), target).mean()
-            curve.append((step + 1, float(distance)))
-            if steps_to_close is None and distance < CLOSE:
-                steps_to_close = step + 1
+        return (state, kept), None
+
+    @jax.jit
+    def some_steps(carry, first):
+        return jax.lax.scan(one_step, carry, first + jnp.arange(STEPS_AT_ONCE))[0]
+
+    state = functions.init(jax.tree.map(jnp.copy, world.fresh))
+    carry, steps_to_close, curve = (state, empty_replay(problem.prompts)), None, []
+    for first in range(0, config.train.steps, STEPS_AT_ONCE):
+        carry = some_steps(carry, first)
+        distance = total_variation(np.exp(world.exact_log_probs(carry[0].adapter)), target).mean()
+        curve.append((first + STEPS_AT_ONCE, float(distance)))
+        if steps_to_close is None and distance < CLOSE:
+            steps_to_close = first + STEPS_AT_ONCE
+    state = carry[0]
     log_p = world.exact_log_probs(state.adapter)
     p = np.exp(log_p)
     g = np.where(p > 0, table - np.where(p > 0, log_p, 0), 0)
@@ -183,7 +201,7 @@ def run(problem: Problem, world: TinyWorld, config: Config, off_policy: bool) ->
 
 
 def applies(problem: Problem, objective: str) -> bool:
-    return problem.granularity == "prefix" or objective not in USES_INNER_STATES
+    return problem.granularity == "prefix" or objective in ("vargrad", "tb")
 
 
 def largest_gap(world: TinyWorld) -> float:

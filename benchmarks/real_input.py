@@ -46,7 +46,7 @@ def main() -> None:
 
     examples = Examples.load(config)
     experiment = build(config)
-    experiment.check_lengths([*examples.train, *examples.validation])
+    experiment.check_examples([*examples.train, *examples.validation])
     functions, frozen, reward = experiment.functions, experiment.frozen, experiment.reward
     state = functions.init(experiment.adapter)
 

@@ -8,7 +8,8 @@ def base() -> ConfigDict:
     config.seed = 0
 
     config.task = ConfigDict()
-    config.task.name = "next_sentence"
+    config.task.name = "next_sentence"  # or contradiction, or a class of your own as "module:Class"
+    config.task.prompt_template = "{prompt}"  # what the policy continues; contradiction: {subject}, {edit_fact}
     config.task.terminator = "."  # the one token that ends a continuation
     config.task.bans = ConfigDict(  # rule: regular expression, searched for in the text of each vocabulary item
         {
@@ -26,10 +27,12 @@ def base() -> ConfigDict:
             "url": r"(?i)https?|www|html",
         }
     )
+    config.task.options = ConfigDict()  # what a task of your own wants to be told
 
     config.data = ConfigDict()
-    config.data.path = ""
-    config.data.val_prompts = 64  # held out, by the text's hash
+    config.data.path = ""  # next_sentence: a prompt on each line; contradiction: JSON lines
+    config.data.val_path = ""  # the same for validation; empty: some of data.path is held out, chosen by hash
+    config.data.val_prompts = 64  # how many are; contradiction holds out all facts about a subject, or none
     config.data.prompt_buckets = (16, 32, 64, 96, 128, 192)  # prompts are padded to one of these lengths
 
     config.model = ConfigDict()
@@ -59,9 +62,46 @@ def base() -> ConfigDict:
     config.objective.log_z_learning_rate = 1e-2  # tb: of the learned log Z
 
     config.reward = ConfigDict()
-    config.reward.temperature_start = 1.0  # log R = log-likelihood / temperature
+    config.reward.granularity = "prefix"  # or terminal: only whole texts have a reward (objectives vargrad and tb)
+    config.reward.temperature_start = 1.0  # log R = weighted sum of components / temperature
     config.reward.temperature_end = 0.8
     config.reward.temperature_horizon = 750  # optimiser steps from start to end
+    config.reward.likelihood_weight = 1.0  # of log p_frozen(continuation | prompt)
+    config.reward.allow_flat_target = False  # allow likelihood_weight / temperature_end < 0.8 without a support mask
+    # From here on, contradiction alone:
+    config.reward.contradiction_weight = 1.0  # of log P_NLI(contradiction | edited fact, answer)
+    config.reward.answer_weight = 0.0  # of log p_frozen(answer | answer prompt)
+    config.reward.hybrid = ConfigDict(
+        {
+            "steps": 0,  # optimiser steps with the likelihood alone as reward, ...
+            "threshold": 0.5,  # ... less the penalty where P(contradiction) is below this
+            "penalty": 5.0,
+        }
+    )
+    config.reward.answers = ConfigDict(
+        {
+            "template": "Question: {question}\nAnswer:",  # may also name {subject}
+            "min_new_tokens": 1,
+            "max_new_tokens": 24,
+            "batch_size": 64,
+            "threshold": -4.0,  # an answer of a lower log-probability per token costs the penalty
+            "penalty": 0.0,
+        }
+    )
+    config.reward.nli = ConfigDict(
+        {
+            "name_or_path": "",  # a sequence classifier: a Hugging Face directory or hub name
+            "contradiction_label": -1,  # its index; -1: the label whose name says so
+            "device": "cpu",  # of the workers, such as cuda:3
+            "workers": 1,
+            "threads": 1,  # of each worker on a CPU
+            "batch_size": 32,
+            "max_length": 128,  # tokens of fact and answer together
+            "timeout_s": 600.0,  # a worker that takes longer is replaced
+            "attempts": 3,  # for each batch, before the run stops
+        }
+    )
+    config.reward.cache_size = 1_000_000  # answers, and judgements, that are remembered
 
     config.train = ConfigDict()
     config.train.steps = 1_000  # optimiser steps, as all schedules count; a run may be continued with more
@@ -76,6 +116,7 @@ def base() -> ConfigDict:
     config.train.weight_decay = 0.0
     config.train.max_grad_norm = 1.0
     config.train.max_bad_steps = 5  # steps in a row with a row left out (no finite reward), before the run stops
+    config.train.pipeline_depth = 0  # batches that are sampled while the rewards of earlier ones are computed
     config.train.log_every = 1
     config.train.checkpoint_every = 100
     config.train.eval_every = 100

@@ -57,7 +57,7 @@ def _one_line(error: Exception, argv: Sequence[str]) -> str:
     for argument in argv:  # ml_collections stops at the first key that it does not find
         flag = argument.lstrip("-").split("=")[0]
         key = flag.removeprefix("config.")
-        if key != flag and key not in known_keys() and not key.startswith("task.bans."):
+        if key != flag and key not in known_keys() and not key.startswith(("task.bans.", "task.options.")):
             return f"unknown configuration key {key}{nearest_key(key)}"
     raised = traceback.extract_tb(error.__traceback__)
     where = next((f"{frame.filename}:{frame.lineno}: " for frame in raised if frame.name == "get_config"), "")

@@ -19,7 +19,11 @@ Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+NotNegative = Annotated[float, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
+
+FLATTEST_TARGET = 0.8
+"""Least power of the frozen model's likelihood in a target that no support mask keeps on language."""
 
 SAFE_TO_CHANGE = ("train.steps", "train.checkpoint_every", "train.eval_every", "train.log_every", "tracking")
 """Keys in which a run may differ from the one that its workdir holds."""
@@ -30,13 +34,16 @@ class Section(BaseModel):
 
 
 class Task(Section):
-    name: Literal["next_sentence"]
+    name: Text
+    prompt_template: Text
     terminator: Text
     bans: dict[str, str]
+    options: dict[str, Any]
 
 
 class Data(Section):
     path: Text
+    val_path: str
     val_prompts: Annotated[int, Field(ge=2)]
     prompt_buckets: Annotated[tuple[Count, ...], Field(min_length=1)]
 
@@ -89,10 +96,52 @@ class Objective(Section):
     log_z_learning_rate: Positive
 
 
+class Answers(Section):
+    template: Text
+    min_new_tokens: Count
+    max_new_tokens: Count
+    batch_size: Count
+    threshold: float
+    penalty: NotNegative
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Answers":
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(f"min_new_tokens {self.min_new_tokens} exceeds max_new_tokens {self.max_new_tokens}")
+        return self
+
+
+class NLI(Section):
+    name_or_path: str
+    contradiction_label: Annotated[int, Field(ge=-1)]
+    device: Text
+    workers: Count
+    threads: Count
+    batch_size: Count
+    max_length: Annotated[int, Field(ge=16)]
+    timeout_s: Positive
+    attempts: Count
+
+
+class Hybrid(Section):
+    steps: Natural
+    threshold: Share
+    penalty: NotNegative
+
+
 class Reward(Section):
+    granularity: Literal["prefix", "terminal"]
     temperature_start: Positive
     temperature_end: Positive
     temperature_horizon: Natural
+    likelihood_weight: NotNegative
+    allow_flat_target: bool
+    contradiction_weight: NotNegative
+    answer_weight: NotNegative
+    hybrid: Hybrid
+    answers: Answers
+    nli: NLI
+    cache_size: Count
 
 
 class Train(Section):
@@ -105,9 +154,10 @@ class Train(Section):
     final_learning_rate: Share
     adam_b1: Decay
     adam_b2: Decay
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: NotNegative
     max_grad_norm: Positive
     max_bad_steps: Count
+    pipeline_depth: Natural
     log_every: Count
     checkpoint_every: Count
     eval_every: Count
@@ -146,6 +196,23 @@ class Config(Section):
     tracking: Tracking
 
     @model_validator(mode="after")
+    def _has_rewards_to_compare(self) -> "Config":
+        if self.reward.granularity == "terminal":
+            check_terminal_reward(self.objective.name)
+        return self
+
+    @model_validator(mode="after")
+    def _has_language_as_target(self) -> "Config":
+        share = self.reward.likelihood_weight / self.reward.temperature_end
+        if share < FLATTEST_TARGET and not self.sampling.support_min_p and not self.reward.allow_flat_target:
+            raise ValueError(
+                f"reward.likelihood_weight / reward.temperature_end is {share:.2g}: below {FLATTEST_TARGET} the target "
+                "is hardly language any more, and a policy that samples from it emits random tokens. Raise the "
+                "weight, lower the temperature, set sampling.support_min_p, or insist with reward.allow_flat_target"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _has_samples_to_compare(self) -> "Config":
         may_need_start = self.sampling.min_len > 0 or self.sampling.support_min_p > 0
         name, samples = self.objective.name, self.sampling.samples_per_prompt
@@ -161,6 +228,16 @@ class Config(Section):
         return self
 
 
+def check_terminal_reward(objective: str) -> None:
+    """Raises `UserError` where an objective has no use for a reward of whole texts alone."""
+    if objective in ("subtb", "db", "pooled"):
+        raise UserError(
+            f"objective {objective!r} compares the states of one text, and a terminal reward is of whole texts alone: "
+            "it would cancel out of the loss. Choose objective.name vargrad or tb, or a reward of every prefix "
+            "(reward.granularity)"
+        )
+
+
 def parse_config(raw: Mapping[str, Any]) -> Config:
     """The typed configuration; raises `UserError` with one line that names every wrong key."""
     try:
@@ -171,7 +248,7 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
 
 def differing_keys(config: Config, other: Config) -> list[str]:
     """The keys, not safe to change, in which two configurations differ."""
-    left, right = dict(_flat(config.model_dump())), dict(_flat(other.model_dump()))
+    left, right = (dict(_flat(each.model_dump(mode="json"))) for each in (config, other))
     differing = sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
     return [key for key in differing if not f"{key}.".startswith(tuple(f"{safe}." for safe in SAFE_TO_CHANGE))]
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,18 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from gfn_jax.config import Config
+from gfn_jax.config import Config, check_terminal_reward
 from gfn_jax.errors import UserError
 from gfn_jax.models.hf_weights import TOKENIZER_FILES, find_directory
 from gfn_jax.models.parts import ModelStructure, Weights
-from gfn_jax.objectives import USES_INNER_STATES
 from gfn_jax.policy.masks import Rules, make_rules
-from gfn_jax.rewards.protocol import Components, Reward
+from gfn_jax.rewards.protocol import Components, Reward, RewardContext
 from gfn_jax.runtime.mesh import by_prompt, check_divisible, make_mesh
 from gfn_jax.runtime.model import load_model
 from gfn_jax.runtime.startup import configure_jax
 from gfn_jax.runtime.train_step import StepFunctions
-from gfn_jax.tasks import TASKS
+from gfn_jax.stopwatch import Stopwatch
+from gfn_jax.tasks import Task, make_task
 from gfn_jax.text.prompts import indices_of_step, pad_to_bucket
 from gfn_jax.text.tokenizer import Tokenizer
 from gfn_jax.text.vocabulary import banned_items, terminator_id
@@ -35,15 +36,27 @@ class Examples:
     train: list[Any]
     validation: list[Any]
     seed: int
+    task: Task
 
     @classmethod
     def load(cls, config: Config) -> "Examples":
         """Raises `UserError` where the data is missing, empty or too little to split."""
-        return cls(*TASKS[config.task.name]().load(config.data), config.seed)
+        task = make_task(config)
+        train, validation = task.load()
+        if len(validation) < 2:
+            raise UserError("validation needs 2 examples or more; data.val_path holds 1")
+        if shared := {task.prompt(example) for example in train} & {task.prompt(example) for example in validation}:
+            raise UserError(f"data.path and data.val_path share an example: its prompt is {min(shared)[:60]!r}")
+        return cls(train, validation, config.seed, task)
 
     def sha256(self) -> str:
-        """The hash of all examples in their order."""
-        return hashlib.sha256(repr((self.train, self.validation)).encode()).hexdigest()
+        """The hash of all examples in their order: of their prompts and what `describe` says of them."""
+        task = self.task
+        said = [
+            [(task.prompt(example), task.describe(example)) for example in part]
+            for part in (self.train, self.validation)
+        ]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
     def of_step(self, step: int, count: int) -> list[Any]:
         """The training examples of an optimiser step (from 0): a function of the seed and the step alone."""
@@ -52,11 +65,14 @@ class Examples:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """All that a command needs but the data; with the fresh `adapter` the policy is the frozen model."""
+    """All that a command needs but the data; with the fresh `adapter` the policy is the frozen model.
+
+    A context, at whose end whatever the reward started is ended.
+    """
 
     config: Config
     mesh: Mesh
-    task: Any
+    task: Task
     tokenizer: Tokenizer
     structure: ModelStructure
     adapter: Weights
@@ -64,9 +80,19 @@ class Experiment:
     rules: Rules
     reward: Reward
     functions: StepFunctions
+    stopwatch: Stopwatch
 
-    def check_lengths(self, examples: Sequence[Any], *, in_buckets: bool = True) -> None:
-        """Raises `UserError`, naming a prompt, where one is empty, leaves no room to go on, or fits no bucket."""
+    def __enter__(self) -> "Experiment":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reward.close()
+
+    def check_examples(self, examples: Sequence[Any], *, in_buckets: bool = True) -> None:
+        """Raises `UserError`, naming an example, where a prompt is empty, leaves no room to go on or fits no bucket,
+
+        and where the reward has no use for it.
+        """
         texts = [self.task.prompt(example) for example in examples]
         lengths = [len(self.tokenizer.encode(text)) for text in texts]
         if min(lengths) == 0:
@@ -79,6 +105,7 @@ class Experiment:
             raise UserError(f"{named}, but the model's context leaves {room} beside sampling.max_len = {max_len}")
         if in_buckets and longest > largest:
             raise UserError(f"{named}, but the largest of data.prompt_buckets is {largest}")
+        self.reward.check(examples)
 
     def encode(self, examples: Sequence[Any], like: Sequence[Any] = ()) -> Prompts:
         """The examples' prompts as token rows on the mesh, in a bucket that also holds those of `like`."""
@@ -89,9 +116,9 @@ class Experiment:
         return jax.device_put(pad_to_bucket(rows, self.config.data.prompt_buckets, longest), by_prompt(self.mesh))
 
     def final_log_r(self, components: Components) -> jax.Array:
-        """log R [N, T] as the end of training has it: the last step's weights, the end temperature."""
-        last_step = jnp.asarray(self.config.train.steps)
-        return self.reward.combine(components, last_step) / self.config.reward.temperature_end
+        """log R [N, T] as the end of training has it: the last phase's weights, the end temperature."""
+        end = jnp.asarray(jnp.iinfo(jnp.int32).max)
+        return self.reward.combine(components, end) / self.config.reward.temperature_end
 
     def texts(self, trajectories: Trajectories) -> list[str]:
         """The continuations as text, each with its terminator."""
@@ -104,13 +131,7 @@ def build(config: Config) -> Experiment:
 
     Raises `UserError` for whatever the user can mend.
     """
-    task = TASKS[config.task.name]()
-    if task.granularity == "terminal" and config.objective.name in USES_INNER_STATES:
-        raise UserError(
-            f"objective {config.objective.name!r} compares the states of one text, and the reward of task "
-            f"{config.task.name!r} is of whole texts alone: it would cancel out of the loss. Choose objective.name "
-            "vargrad or tb, or a reward that gives every prefix its own value"
-        )
+    task = make_task(config)
     tokenizer_key = "model.tokenizer" if config.model.tokenizer else "model.name_or_path"
     tokenizer_name = config.model.tokenizer or config.model.name_or_path
     tokenizer = Tokenizer(find_directory(tokenizer_name, tokenizer_key, TOKENIZER_FILES))
@@ -135,6 +156,9 @@ def build(config: Config) -> Experiment:
         sampling.max_len,
         sampling.support_min_p,
     )
-    reward = task.reward(structure, terminator)
+    stopwatch = Stopwatch()
+    reward = task.reward(RewardContext(config, structure, tokenizer, terminator, by_prompt(mesh), stopwatch))
+    if reward.granularity == "terminal":
+        check_terminal_reward(config.objective.name)
     functions = StepFunctions(config, structure, reward, rules, mesh)
-    return Experiment(config, mesh, task, tokenizer, structure, adapter, frozen, rules, reward, functions)
+    return Experiment(config, mesh, task, tokenizer, structure, adapter, frozen, rules, reward, functions, stopwatch)

@@ -132,9 +132,6 @@ OBJECTIVES: dict[str, Callable[..., jax.Array]] = {
     "tb": tb,
 }
 
-USES_INNER_STATES = frozenset({"subtb", "db", "pooled"})
-"""Objectives that compare states of one trajectory: without meaning for a reward of whole texts alone."""
-
 
 def _weighted_mean(squares_N, weights_N, samples_per_prompt):
     by_prompt = (-1, samples_per_prompt)

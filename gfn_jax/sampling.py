@@ -1,6 +1,8 @@
 """Samples of a trained policy, likeliest first, with what the policy and the reward say of them."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -9,44 +11,53 @@ from rich.text import Text
 from gfn_jax import objectives
 from gfn_jax.config import Mesh, read_run_config
 from gfn_jax.errors import UserError
-from gfn_jax.experiment import build
+from gfn_jax.experiment import Experiment, build
 from gfn_jax.policy.sampler import sample
-from gfn_jax.runtime.checkpoint import Checkpoints
+from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
 from gfn_jax.runtime.keys import Purpose, key_for
+from gfn_jax.tasks import make_task
 from gfn_jax.text.prompts import pad_to_bucket
 
 
-def sample_table(workdir: Path, prompt: str, count: int, seed: int) -> Table:
-    """`count` continuations of `prompt` by the policy of the last checkpoint in `workdir`."""
+def sample_table(workdir: Path, fields: Mapping[str, str | None], count: int, seed: int) -> Table:
+    """`count` continuations by the policy of the last checkpoint in `workdir`, of the example with these `fields`."""
     config = read_run_config(workdir)
     config = config.model_copy(update={"mesh": Mesh(data=1, model=1)})  # wherever the run was trained
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"{workdir} holds no checkpoint yet")
-    experiment = build(config)
-    experiment.check_lengths([prompt], in_buckets=False)
+    example = make_task(config).check_example(fields)
+    with build(config) as experiment:
+        return _sample_table(experiment, workdir, example, count, seed)
+
+
+def _sample_table(experiment: Experiment, workdir: Path, example: Any, count: int, seed: int) -> Table:
+    experiment.check_examples([example], in_buckets=False)
+    functions, reward = experiment.functions, experiment.reward
     checkpoints = Checkpoints(workdir / "checkpoints")
-    state = checkpoints.restore_latest(experiment.functions.init(experiment.adapter))
+    snapshot = checkpoints.restore_latest(Snapshot(functions.init(experiment.adapter), functions.no_trajectories()))
     checkpoints.close()
-    if state is None:
+    if snapshot is None:
         raise UserError(f"{workdir} holds no checkpoint yet")
 
-    tokens = experiment.tokenizer.encode(prompt)
+    text = experiment.task.prompt(example)
+    tokens = experiment.tokenizer.encode(text)
     prompts = pad_to_bucket([tokens], [len(tokens)], len(tokens))
     trajectories, scores = sample(
-        *experiment.structure.policy_and_frozen(state.adapter, experiment.frozen),
+        *experiment.structure.policy_and_frozen(snapshot.state.adapter, experiment.frozen),
         experiment.rules,
         prompts,
         key_for(seed, Purpose.SAMPLING),
         samples_per_prompt=count,
     )
-    components = experiment.reward.components(experiment.frozen, [prompt], prompts, trajectories)
-    log_r_NxT = experiment.final_log_r(components)
+    log_r_NxT = experiment.final_log_r(reward.request(experiment.frozen, [example], prompts, trajectories)())
     g_NxT = objectives.log_ratio(scores, log_r_NxT)
     log_r, g = (np.asarray(objectives.at_last_state(values, scores.is_terminable_NxT)) for values in (log_r_NxT, g_NxT))
-    table = Table(title=Text(prompt))
-    for heading in ("continuation", "log π", "log R"):
-        table.add_column(heading, justify="left" if heading == "continuation" else "right")
     texts = experiment.texts(trajectories)
+    remarks = reward.explain(experiment.frozen, [example] * count, texts)
+    table = Table(title=Text(text))
+    for heading in ("continuation", *remarks[0], "log π", "log R"):
+        table.add_column(heading.replace("_", " "))
     for row in np.argsort(g - log_r, stable=True):
-        table.add_row(Text(texts[row].strip()), f"{log_r[row] - g[row]:.2f}", f"{log_r[row]:.2f}")
+        said = [f"{value:.3f}" if isinstance(value, float) else value for value in remarks[row].values()]
+        table.add_row(Text(texts[row].strip()), *map(Text, said), f"{log_r[row] - g[row]:.2f}", f"{log_r[row]:.2f}")
     return table

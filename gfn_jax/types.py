@@ -12,6 +12,7 @@ An array's name ends in its axes: `log_pf_NxL`. ⊤ is the terminator token.
 """
 
 import jax
+import jax.numpy as jnp
 from beartype import beartype
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, jaxtyped
@@ -38,11 +39,19 @@ class Trajectories:
     """Continuations without their terminator, padded on the right with token 0.
 
     `length_N` counts the tokens before ⊤, so a trajectory visits the states 0 to `length_N` and
-    stops at the last of them.
+    stops at the last of them. `is_terminable_NxT` marks the visited states where it might have
+    stopped: these alone have a reward.
     """
 
     tokens_NxL: Int[Array, "N L"]
     length_N: Int[Array, " N"]
+    is_terminable_NxT: Bool[Array, "N T"]
+
+    @classmethod
+    def given(cls, tokens_NxL: jax.Array, length_N: jax.Array) -> "Trajectories":
+        """Continuations from elsewhere, terminable wherever the policy's masks will allow it."""
+        states = jnp.arange(tokens_NxL.shape[1] + 1)
+        return cls(tokens_NxL, length_N, states[None, :] <= length_N[:, None])
 
 
 @struct.dataclass

@@ -1,11 +1,12 @@
 """What several tests build: models on disk and configurations."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoTokenizer, DebertaV2Config, DebertaV2ForSequenceClassification, GPT2LMHeadModel
 from transformers import GPT2Config as HFConfig
-from transformers import GPT2LMHeadModel
 
 from configs.common import base
 from gfn_jax.config import Config, parse_config
@@ -25,6 +26,36 @@ def save_gpt2(directory: Path, **settings: Any) -> GPT2LMHeadModel:
     return model
 
 
+def save_nli(directory: Path, labels: list[str]) -> Path:
+    """A random DeBERTa-v2 with prime dimensions and the miniature's NLI tokenizer, saved to a directory."""
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(MINIATURE / "nli")
+    settings = DebertaV2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=51,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=71,
+        max_position_embeddings=64,
+        type_vocab_size=2,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        position_buckets=8,
+        share_att_key=True,
+        position_biased_input=False,
+        pad_token_id=tokenizer.pad_token_id,
+        id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
+    )
+    model = DebertaV2ForSequenceClassification(settings).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.3)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
 def config(**overrides: Any) -> Config:
     """The common configuration with dotted keys (written with __ for the dots) overridden."""
     raw = base()
@@ -35,3 +66,40 @@ def config(**overrides: Any) -> Config:
             section = section[name]
         section[key] = value
     return parse_config(raw.to_dict())
+
+
+def contradiction_config(**overrides: Any) -> Config:
+    """The contradiction task in the miniature, with small batches of sizes that divide nothing."""
+    settings = {
+        "task__name": "contradiction",
+        "task__prompt_template": "Subject: {subject}\nFact: {edit_fact}\nQuestion:",
+        "task__terminator": "?",
+        "data__path": str(MINIATURE / "facts_train.jsonl"),
+        "data__val_path": str(MINIATURE / "facts_val.jsonl"),
+        "data__prompt_buckets": (24, 40),
+        "model__name_or_path": str(MINIATURE / "gpt2"),
+        "sampling__samples_per_prompt": 5,
+        "sampling__min_len": 1,
+        "sampling__max_len": 7,
+        "sampling__support_min_p": 0.01,
+        "reward__temperature_end": 1.0,
+        "reward__answers__max_new_tokens": 9,
+        "reward__answers__batch_size": 11,
+        "reward__nli__name_or_path": str(MINIATURE / "nli"),
+        "reward__nli__max_length": 64,
+        "reward__nli__batch_size": 7,
+        "train__prompts_per_step": 2,
+        "train__microbatch_prompts": 2,
+        "eval__prompts_per_batch": 2,
+    }
+    return config(**(settings | overrides))
+
+
+def json_lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Metrics without those that differ from run to run."""
+    times = ("train/seconds", "train/trajectories_per_s", "time/")
+    return [{name: value for name, value in row.items() if not name.startswith(times)} for row in rows]

@@ -4,26 +4,28 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import MINIATURE, ROOT, config
+from helpers import MINIATURE, ROOT, config, contradiction_config, json_lines, without_times
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from gfn_jax.config import Config, Section
 from gfn_jax.errors import TrainingError, UserError
-from gfn_jax.experiment import build
+from gfn_jax.experiment import Examples, build
 from gfn_jax.rewards.likelihood import LikelihoodReward
-from gfn_jax.runtime.checkpoint import Checkpoints
+from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
 from gfn_jax.sampling import sample_table
 from gfn_jax.tasks import TASKS
 from gfn_jax.tasks.next_sentence import NextSentence
 from gfn_jax.training import train
 
 TRAIN_METRICS = {"train/loss", "train/log_r", "train/seconds", "train/trajectories_per_s"}
+COMPONENTS = ("log_contradiction", "log_likelihood", "log_answer", "log_answer_per_token")
 VAL_METRICS = {"val/log_r", "val/log_ratio_var", "val/elbo", "val/log_likelihood", "val/diversity", "val/length"}
 
 
@@ -57,17 +59,10 @@ def run(settings, workdir):
 def final_adapter(settings, workdir):
     experiment = build(settings)
     checkpoints = Checkpoints(workdir / "checkpoints")
-    state = checkpoints.restore_latest(experiment.functions.init(experiment.adapter))
+    functions = experiment.functions
+    snapshot = checkpoints.restore_latest(Snapshot(functions.init(experiment.adapter), functions.no_trajectories()))
     checkpoints.close()
-    return jax.device_get(state.adapter)
-
-
-def lines(file):
-    return [json.loads(line) for line in file.read_text().splitlines()]
-
-
-def without_times(rows):
-    return [{k: v for k, v in row.items() if k not in ("train/seconds", "train/trajectories_per_s")} for row in rows]
+    return jax.device_get(snapshot.state.adapter)
 
 
 @pytest.fixture(scope="module")
@@ -77,17 +72,28 @@ def keys_read():
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, keys_read):
-    workdir = tmp_path_factory.mktemp("runs") / "finished"
+def recording(keys_read):
+    """A context in which every key that is asked for is written down."""
     plain = Section.__getattribute__
 
     def recorded(self, name):
         keys_read.add((type(self), name))
         return plain(self, name)
 
-    with pytest.MonkeyPatch.context() as patch:
-        settings = short_config()
-        patch.setattr(Section, "__getattribute__", recorded)
+    @contextmanager
+    def record():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Section, "__getattribute__", recorded)
+            yield
+
+    return record
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, recording):
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    settings = short_config()
+    with recording():
         output = run(settings, workdir)
     return workdir, output
 
@@ -95,20 +101,20 @@ def finished(tmp_path_factory, keys_read):
 def test_a_run_leaves_its_files_and_a_table(finished):
     workdir, output = finished
     assert json.loads((workdir / "config.json").read_text())["train"]["steps"] == 4
-    metrics = lines(workdir / "metrics.jsonl")
+    metrics = json_lines(workdir / "metrics.jsonl")
     assert [row["step"] for row in metrics if "train/loss" in row] == [1, 2, 3, 4]
     assert [row["step"] for row in metrics if "val/elbo" in row] == [0, 2, 4]
     for row in metrics:
         assert set(row) >= (TRAIN_METRICS if "train/loss" in row else VAL_METRICS)
-    samples = lines(workdir / "samples.jsonl")
+    samples = json_lines(workdir / "samples.jsonl")
     assert len(samples) == 3 * 2 * 4  # evaluations, probed prompts, samples
     assert {"step", "prompt", "continuation", "log_r", "log_pf", "log_likelihood"} <= set(samples[0])
     assert all(row["continuation"].endswith(".") for row in samples)
-    assert "5 prompts that training did not see" in output
+    assert "5 examples that training did not see" in output
     assert "elbo" in output
 
 
-def test_every_key_has_a_reader(finished, keys_read):
+def test_every_key_has_a_reader(finished, keys_read, recording):
     def unread(section=Config, prefix=""):
         for name, field in section.model_fields.items():
             if (section, name) not in keys_read:
@@ -116,13 +122,17 @@ def test_every_key_has_a_reader(finished, keys_read):
             elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
                 yield from unread(field.annotation, f"{prefix}{name}.")
 
-    assert list(unread()) == ["tracking.project"]  # read where wandb is not disabled
+    settings = contradiction_config()
+    with recording(), build(settings) as experiment:
+        Examples.load(settings)
+        experiment.reward.combine({name: jnp.zeros(1) for name in COMPONENTS}, jnp.asarray(0))
+    assert list(unread()) == ["task.options", "tracking.project"]  # for tasks of one's own; where wandb is not disabled
 
 
 def test_before_training_the_policy_is_the_frozen_model(finished):
     """Then g is (1 / temperature - 1) log p but for the masks, so elbo and log R are known from the likelihood."""
     workdir, _ = finished
-    probes = [row for row in lines(workdir / "samples.jsonl") if row["step"] == 0]
+    probes = [row for row in json_lines(workdir / "samples.jsonl") if row["step"] == 0]
     for row in probes:
         assert row["log_r"] == pytest.approx(row["log_likelihood"] / 0.8, rel=1e-4)
         assert row["log_pf"] > row["log_likelihood"]  # the masks and the support only take away from others
@@ -139,7 +149,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(finished, tmp_path):
         np.testing.assert_array_equal, final_adapter(short_config(), resumed), final_adapter(short_config(), workdir)
     )
     for file in ("metrics.jsonl", "samples.jsonl"):
-        assert without_times(lines(resumed / file)) == without_times(lines(workdir / file))
+        assert without_times(json_lines(resumed / file)) == without_times(json_lines(workdir / file))
 
 
 def test_a_run_killed_while_it_wrote_goes_on(finished, tmp_path):
@@ -154,7 +164,7 @@ def test_a_run_killed_while_it_wrote_goes_on(finished, tmp_path):
     shutil.rmtree(killed / "checkpoints")  # as if killed before the first one
     run(short_config(), killed)
     for file in ("metrics.jsonl", "samples.jsonl"):
-        assert without_times(lines(killed / file)) == without_times(lines(workdir / file))
+        assert without_times(json_lines(killed / file)) == without_times(json_lines(workdir / file))
 
 
 def test_a_run_goes_on_with_more_steps(finished, tmp_path):
@@ -162,7 +172,7 @@ def test_a_run_goes_on_with_more_steps(finished, tmp_path):
     longer = tmp_path / "longer"
     shutil.copytree(workdir, longer)
     assert "going on after step 4" in run(short_config(train__steps=5), longer)
-    assert lines(longer / "metrics.jsonl")[-1]["step"] == 5
+    assert json_lines(longer / "metrics.jsonl")[-1]["step"] == 5
 
 
 def test_changed_data_is_refused(tmp_path):
@@ -185,8 +195,8 @@ class NoReward(LikelihoodReward):
 class BrokenTask(NextSentence):
     """Next-sentence continuation with a broken reward."""
 
-    def reward(self, structure, terminator):
-        return NoReward(structure, terminator)
+    def reward(self, context):
+        return NoReward(context)
 
 
 def test_rows_without_a_reward_are_left_out_counted_and_end_the_run_where_they_persist(tmp_path, monkeypatch):
@@ -194,27 +204,41 @@ def test_rows_without_a_reward_are_left_out_counted_and_end_the_run_where_they_p
     settings = short_config(train__max_bad_steps=3, train__eval_every=100, train__steps=5)
     with pytest.raises(TrainingError, match=r"step 3: 1 of 12 rows .* the first is row 4, of the prompt '\w+"):
         run(settings, tmp_path / "run")
-    metrics = [row for row in lines(tmp_path / "run" / "metrics.jsonl") if "train/loss" in row]
+    metrics = [row for row in json_lines(tmp_path / "run" / "metrics.jsonl") if "train/loss" in row]
     assert [row["train/bad_rows"] for row in metrics] == [1, 1]
     assert all(np.isfinite(row["train/loss"]) and np.isfinite(row["train/log_r"]) for row in metrics)
     assert metrics[0]["train/grad_norm"] > 0
 
 
-class TerminalTask(NextSentence):
-    """Next-sentence continuation whose reward is of whole texts alone."""
-
-    granularity = "terminal"
-
-
 @pytest.mark.parametrize("objective", ["subtb", "db", "pooled", "vargrad", "tb"])
-def test_a_terminal_reward_is_refused_where_it_would_cancel(objective, monkeypatch):
-    monkeypatch.setitem(TASKS, "next_sentence", TerminalTask)
-    settings = short_config(objective__name=objective)
+def test_a_terminal_reward_is_refused_where_it_would_cancel(objective):
+    def settings():
+        return short_config(objective__name=objective, reward__granularity="terminal")
+
     if objective in ("vargrad", "tb"):
-        build(settings)
+        assert build(settings()).reward.granularity == "terminal"
     else:
-        with pytest.raises(UserError, match=r"Choose objective\.name vargrad or tb, or a reward that gives every"):
-            build(settings)
+        with pytest.raises(UserError, match=r"Choose objective\.name vargrad or tb, or a reward of every prefix"):
+            settings()
+
+
+class TerminalReward(LikelihoodReward):
+    def __init__(self, context):
+        super().__init__(context)
+        self.granularity = "terminal"
+
+
+class TerminalTask(NextSentence):
+    """Next-sentence continuation whose reward is of whole texts alone, whatever the configuration says."""
+
+    def reward(self, context):
+        return TerminalReward(context)
+
+
+def test_a_reward_of_ones_own_that_would_cancel_is_refused(monkeypatch):
+    monkeypatch.setitem(TASKS, "next_sentence", TerminalTask)
+    with pytest.raises(UserError, match=r"Choose objective\.name vargrad or tb, or a reward of every prefix"):
+        build(short_config())
 
 
 def test_wandb_offline_needs_no_account_and_online_says_that_it_does(tmp_path, monkeypatch):
@@ -253,7 +277,9 @@ def test_a_run_of_several_devices_is_sampled_on_one(finished, tmp_path):
     raw = json.loads((elsewhere / "config.json").read_text())
     raw["mesh"]["data"] = 64
     (elsewhere / "config.json").write_text(json.dumps(raw))
-    tables = [sample_table(place, "Mara walked to the market.", count=2, seed=0) for place in (workdir, elsewhere)]
+    tables = [
+        sample_table(place, {"prompt": "Mara walked to the market."}, count=2, seed=0) for place in (workdir, elsewhere)
+    ]
     first, second = ([list(column.cells) for column in table.columns] for table in tables)
     assert [list(map(str, cells)) for cells in first] == [list(map(str, cells)) for cells in second]
 

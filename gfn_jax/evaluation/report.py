@@ -1,5 +1,7 @@
 """What training changed, as a table for the terminal."""
 
+import itertools
+
 import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -8,7 +10,9 @@ from rich.text import Text
 from gfn_jax.evaluation.intervals import bootstrap_interval
 from gfn_jax.evaluation.validation import Measurement
 
-_ROWS = {  # figure -> what it says
+_ROWS = {  # figure -> what it says; those that a task does not have are left out
+    "contradiction_rate": "contradiction rate",
+    "distinct_contradicting": "distinct contradicting",
     "log_ratio_var": "log-ratio variance",
     "elbo": "elbo (log Z - KL)",
     "log_r": "log R",
@@ -22,11 +26,13 @@ _ROWS = {  # figure -> what it says
 def before_and_after(before: Measurement, after: Measurement, samples: int = 6) -> RenderableType:
     """Means over prompts with the 95% interval of their paired change, and some samples of each."""
     prompts = len(before.per_prompt["elbo"])
-    table = Table(title=f"On {prompts} prompts that training did not see")
+    table = Table(title=f"On {prompts} examples that training did not see")
     for heading in ("", "before", "after", "change [95% interval]"):
         table.add_column(heading, justify="left" if not heading else "right")
     first, second = before.summary(), after.summary()
     for name, label in _ROWS.items():
+        if name not in first:
+            continue
         change = after.per_prompt[name] - before.per_prompt[name]
         interval = bootstrap_interval(change)
         table.add_row(
@@ -42,9 +48,10 @@ def before_and_after(before: Measurement, after: Measurement, samples: int = 6) 
             table.add_row("  times lower: mean, median", "", "", ", ".join(f"{ratio:.1f}" for ratio in ratios))
     if not after.probes:
         return table
-    shown = Table(title=Text(f"Samples after: {after.probes[0]['prompt']}"))
-    shown.add_column("before")
-    shown.add_column("after")
+    columns = ("continuation", "answer") if "answer" in after.probes[0] else ("continuation",)
+    shown = Table(title=Text(after.probes[0]["prompt"]))
+    for when, column in itertools.product(("before", "after"), columns):
+        shown.add_column(when if column == "continuation" else column)
     for old, new in zip(before.probes[:samples], after.probes[:samples], strict=True):
-        shown.add_row(Text(old["continuation"].strip()), Text(new["continuation"].strip()))
+        shown.add_row(*(Text(probe[column].strip()) for probe in (old, new) for column in columns))
     return Group(table, shown)

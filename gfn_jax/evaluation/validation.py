@@ -5,7 +5,7 @@ Everything is measured at the reward's end temperature, with the same random num
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -34,6 +34,8 @@ class Measurement:
     diversity       their mean pairwise word edit distance
     distinct        the share of different texts among them
     length          their mean number of tokens before ⊤
+
+    To these come the components of log R, and the figures of the task (`Task.figures`).
     """
 
     per_prompt: dict[str, np.ndarray]
@@ -53,7 +55,7 @@ class _Batch:
     real: int
     prompts: Prompts
     frozen_trajectories: Trajectories
-    frozen_components: Components
+    frozen_components: Callable[[], Components]
 
 
 class Validation:
@@ -99,57 +101,78 @@ class Validation:
         prompts = experiment.encode(padded, like)
         key = key_for(experiment.config.seed, Purpose.VALIDATION_FROZEN, number)
         trajectories = self._draw_frozen(experiment.frozen, prompts, key)
-        components = experiment.reward.components(experiment.frozen, padded, prompts, trajectories)
+        components = experiment.reward.request(experiment.frozen, padded, prompts, trajectories)
         return _Batch(padded, len(examples), prompts, trajectories, components)
 
     def measure(self, adapter: Weights) -> Measurement:
         """The figures of the policy with this adapter."""
-        measured = [self._measure_batch(adapter, *numbered) for numbered in enumerate(self._batches)]
+        # All are drawn before any is waited for: the next batch is sampled while the last one is judged.
+        drawn = [self._draw_batch(adapter, number, batch) for number, batch in enumerate(self._batches)]
+        measured = [self._measure_batch(adapter, *parts) for parts in zip(self._batches, drawn, strict=True)]
         figures = [figures for figures, _ in measured]
-        probes = [probe for _, probes in measured for probe in probes]
-        samples = self._experiment.config.eval.probes * self._samples
+        probes = itertools.chain.from_iterable(probes for _, probes in measured)
         return Measurement(
-            {name: np.concatenate([batch[name] for batch in figures]) for name in figures[0]}, probes[:samples]
+            {name: np.concatenate([batch[name] for batch in figures]) for name in figures[0]},
+            list(itertools.islice(probes, self._experiment.config.eval.probes * self._samples)),
         )
 
-    def _measure_batch(
+    def _draw_batch(
         self, adapter: Weights, number: int, batch: _Batch
-    ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
-        experiment, frozen = self._experiment, self._experiment.frozen
+    ) -> tuple[Trajectories, Scores, Callable[[], Components]]:
+        experiment = self._experiment
         key = key_for(experiment.config.seed, Purpose.VALIDATION_POLICY, number)
-        trajectories, scores = self._draw(adapter, frozen, batch.prompts, key)
-        components = experiment.reward.components(frozen, batch.examples, batch.prompts, trajectories)
+        trajectories, scores = self._draw(adapter, experiment.frozen, batch.prompts, key)
+        components = experiment.reward.request(experiment.frozen, batch.examples, batch.prompts, trajectories)
+        return trajectories, scores, components
+
+    def _measure_batch(
+        self, adapter: Weights, batch: _Batch, drawn: tuple[Trajectories, Scores, Callable[[], Components]]
+    ) -> tuple[dict[str, np.ndarray], Iterator[dict[str, Any]]]:
+        experiment, frozen = self._experiment, self._experiment.frozen
+        trajectories, scores, request = drawn
+        components = request()
         g, log_r = self._at_stop(scores, components)
         frozen_scores = self._rescore(adapter, frozen, batch.prompts, batch.frozen_trajectories)
-        frozen_g, _ = self._at_stop(frozen_scores, batch.frozen_components)
+        frozen_g, _ = self._at_stop(frozen_scores, batch.frozen_components())
 
         def by_prompt(values_N: ArrayLike) -> np.ndarray:
             return np.asarray(values_N, np.float64).reshape(-1, self._samples)[: batch.real]
 
         length = np.asarray(trajectories.length_N)
         last = {
-            name: np.take_along_axis(np.asarray(terms), length[:, None], 1)[:, 0] for name, terms in components.items()
+            name: by_prompt(np.take_along_axis(np.asarray(terms), length[:, None], 1))
+            for name, terms in components.items()
         }
         texts = experiment.texts(trajectories)
         texts_by_prompt = [texts[row * self._samples : (row + 1) * self._samples] for row in range(batch.real)]
+        of_task = [
+            experiment.task.figures(texts, {name: values[row] for name, values in last.items()})
+            for row, texts in enumerate(texts_by_prompt)
+        ]
         figures = {
             "log_ratio_var": np.concatenate([by_prompt(g), by_prompt(frozen_g)], 1).var(1, ddof=1),
             "elbo": by_prompt(g).mean(1),
             "log_r": by_prompt(log_r).mean(1),
-            **{name: by_prompt(values).mean(1) for name, values in last.items()},
+            **{name: values.mean(1) for name, values in last.items()},
+            **{name: np.array([figures[name] for figures in of_task]) for name in of_task[0]},
             "diversity": np.array([mean_edit_distance(texts) for texts in texts_by_prompt]),
             "distinct": np.array([distinct_share(texts) for texts in texts_by_prompt]),
             "length": by_prompt(length).mean(1),
         }
-        log_p = log_r - g
-        probes = [
-            {
-                "prompt": experiment.task.prompt(batch.examples[row // self._samples]),
-                "continuation": texts[row],
-                "log_r": float(log_r[row]),
-                "log_pf": float(log_p[row]),
-                **{name: float(values[row]) for name, values in last.items()},
-            }
-            for row in range(batch.real * self._samples)
-        ]
-        return figures, probes
+        log_p_BxS, log_r_BxS = by_prompt(log_r) - by_prompt(g), by_prompt(log_r)
+
+        def probes() -> Iterator[dict[str, Any]]:
+            for row, (example, texts) in enumerate(zip(batch.examples, texts_by_prompt, strict=False)):
+                remarks = experiment.reward.explain(frozen, [example] * self._samples, texts)
+                for column, (text, remark) in enumerate(zip(texts, remarks, strict=True)):
+                    yield {
+                        "prompt": experiment.task.prompt(example),
+                        **experiment.task.describe(example),
+                        "continuation": text,
+                        **remark,
+                        "log_r": float(log_r_BxS[row, column]),
+                        "log_pf": float(log_p_BxS[row, column]),
+                        **{name: float(values[row, column]) for name, values in last.items()},
+                    }
+
+        return figures, probes()

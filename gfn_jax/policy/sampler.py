@@ -124,12 +124,14 @@ def sample(
         kept = jnp.where(goes_on, tokens, state.trajectories.tokens_NxL[:, at])
         kept_log_pf = jnp.where(goes_on, log_p[row_numbers, tokens], state.scores.log_pf_NxL[:, at])
         trajectories = Trajectories(
-            state.trajectories.tokens_NxL.at[:, at].set(kept), state.trajectories.length_N + goes_on
+            state.trajectories.tokens_NxL.at[:, at].set(kept),
+            state.trajectories.length_N + goes_on,
+            state.trajectories.is_terminable_NxT.at[:, state.step].set(may_stop),
         )
         scores = Scores(
             state.scores.log_pf_NxL.at[:, at].set(kept_log_pf),
             state.scores.log_pterm_NxT.at[:, state.step].set(jnp.where(may_stop, log_p[:, rules.terminator], 0)),
-            state.scores.is_terminable_NxT.at[:, state.step].set(may_stop),
+            trajectories.is_terminable_NxT,
         )
         return tokens, goes_on, trajectories, scores
 
@@ -142,6 +144,7 @@ def sample(
         return _Decoding(state.step + 1, hidden, frozen_hidden, cache, frozen_cache, goes_on, trajectories, scores)
 
     wide = jnp.promote_types(hidden.dtype, jnp.float32)
+    nowhere_NxT = jnp.zeros((rows, length + 1), bool)
     first = _Decoding(
         step=jnp.zeros((), jnp.int32),
         hidden_NxD=hidden,
@@ -149,12 +152,8 @@ def sample(
         cache=cache,
         frozen_cache=frozen_cache,
         is_running_N=jnp.ones(rows, bool),
-        trajectories=Trajectories(jnp.zeros((rows, length), jnp.int32), jnp.zeros(rows, jnp.int32)),
-        scores=Scores(
-            jnp.zeros((rows, length), wide),
-            jnp.zeros((rows, length + 1), wide),
-            jnp.zeros((rows, length + 1), bool),
-        ),
+        trajectories=Trajectories(jnp.zeros((rows, length), jnp.int32), jnp.zeros(rows, jnp.int32), nowhere_NxT),
+        scores=Scores(jnp.zeros((rows, length), wide), jnp.zeros((rows, length + 1), wide), nowhere_NxT),
     )
     last = jax.lax.while_loop(lambda state: (state.step < length) & state.is_running_N.any(), body, first)
     # Rows still running stand at the maximum length, where the stop is forced.

@@ -96,7 +96,8 @@ def score(policy: GPT2, frozen: GPT2, rules: Rules, prompts: Prompts, trajectori
     vocabulary = rules.is_word_V.shape[0]
     log_next, log_terminator = read_out(logits_of, tuple(hidden), trajectories, rules.terminator, vocabulary)
     is_token_NxL, is_state_NxT = reached(trajectories)
-    is_terminable_NxT = is_state_NxT & (log_terminator > -jnp.inf)
+    # At the support's edge rounding may differ from the sampler's: what it could not stop at has no reward.
+    is_terminable_NxT = is_state_NxT & trajectories.is_terminable_NxT & (log_terminator > -jnp.inf)
     return Scores(
         log_pf_NxL=jnp.where(is_token_NxL, log_next, 0),
         log_pterm_NxT=jnp.where(is_terminable_NxT, log_terminator, 0),

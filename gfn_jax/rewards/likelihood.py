@@ -1,7 +1,7 @@
 """The frozen model's likelihood of a continuation, as a reward at every prefix."""
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from gfn_jax.models.gpt2 import GPT2
 from gfn_jax.models.parts import ModelStructure, Weights
 from gfn_jax.policy.scorer import frozen_log_probs
-from gfn_jax.rewards.protocol import Components
+from gfn_jax.rewards.protocol import Components, Reward, RewardContext
 from gfn_jax.types import Prompts, Trajectories, checked
 
 
@@ -24,21 +24,27 @@ def log_likelihood(frozen: GPT2, prompts: Prompts, trajectories: Trajectories, t
     return jnp.pad(jnp.cumsum(log_p_NxL, axis=1), [(0, 0), (1, 0)]) + log_pterm_NxT
 
 
-class LikelihoodReward:
-    """log R = log p_frozen(y ⊤ | prompt), before tempering."""
+def make_log_likelihood(structure: ModelStructure, terminator: int) -> Callable[..., jax.Array]:
+    """`log_likelihood` compiled, as a function of the frozen weights, prompts and trajectories."""
 
-    granularity: Literal["prefix"] = "prefix"
+    def compute(frozen: Weights, prompts: Prompts, trajectories: Trajectories) -> jax.Array:
+        return log_likelihood(structure.frozen(frozen), prompts, trajectories, terminator)
 
-    def __init__(self, structure: ModelStructure, terminator: int):
-        def components(frozen: Weights, prompts: Prompts, trajectories: Trajectories) -> Components:
-            return {"log_likelihood": log_likelihood(structure.frozen(frozen), prompts, trajectories, terminator)}
+    return jax.jit(compute)
 
-        self._components = jax.jit(components)
+
+class LikelihoodReward(Reward):
+    """log R = likelihood_weight * log p_frozen(y ⊤ | prompt), before tempering."""
+
+    def __init__(self, context: RewardContext):
+        self.granularity = context.config.reward.granularity
+        self._weight = context.config.reward.likelihood_weight
+        self._log_likelihood = make_log_likelihood(context.structure, context.terminator)
 
     def components(
         self, frozen: Weights, examples: Sequence[Any], prompts: Prompts, trajectories: Trajectories
     ) -> Components:
-        return self._components(frozen, prompts, trajectories)
+        return {"log_likelihood": self._log_likelihood(frozen, prompts, trajectories)}
 
     def combine(self, components: Components, step: jax.Array) -> jax.Array:
-        return components["log_likelihood"]
+        return self._weight * components["log_likelihood"]

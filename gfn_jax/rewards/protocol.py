@@ -1,32 +1,72 @@
 """What a reward must offer to be trained on."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 
-from gfn_jax.models.parts import Weights
+from gfn_jax.config import Config
+from gfn_jax.models.parts import ModelStructure, Weights
+from gfn_jax.stopwatch import Stopwatch
+from gfn_jax.text.tokenizer import Tokenizer
 from gfn_jax.types import Prompts, Trajectories
 
 Components = Mapping[str, jax.Array]
 """The untempered terms of log R by name, each [N, T]: the value of stopping at each state."""
 
 
-class Reward(Protocol):
-    """log R in two steps: its components, which may cost a lot, and their combination, which is pure.
+@dataclasses.dataclass(frozen=True)
+class RewardContext:
+    """What a reward may be built from.
 
-    granularity  "prefix" where every reached state has its own log R, "terminal" where only the last has
+    rows       how a batch's leading axis lies on the mesh
+    stopwatch  for the phases of `request` that the main process itself spends time on
     """
 
-    @property
-    def granularity(self) -> Literal["prefix", "terminal"]: ...
+    config: Config
+    structure: ModelStructure
+    tokenizer: Tokenizer
+    terminator: int
+    rows: jax.sharding.NamedSharding
+    stopwatch: Stopwatch
+
+
+class Reward(abc.ABC):
+    """log R in two steps: its components, which may cost a lot, and their combination, which is pure.
+
+    granularity  "prefix" where every terminable state has its own log R, "terminal" where only the last has
+    """
+
+    granularity: Literal["prefix", "terminal"] = "prefix"
 
     def components(
         self, frozen: Weights, examples: Sequence[Any], prompts: Prompts, trajectories: Trajectories
     ) -> Components:
-        """The components of every reached state of every trajectory."""
-        ...
+        """The components of every terminable state of every trajectory."""
+        return self.request(frozen, examples, prompts, trajectories)()
 
+    def request(
+        self, frozen: Weights, examples: Sequence[Any], prompts: Prompts, trajectories: Trajectories
+    ) -> Callable[[], Components]:
+        """The same for a reward that others work on: starts them; calling what it returns waits for them.
+
+        A reward overrides one of the two.
+        """
+        components = self.components(frozen, examples, prompts, trajectories)
+        return lambda: components
+
+    @abc.abstractmethod
     def combine(self, components: Components, step: jax.Array) -> jax.Array:
         """log R [N, T] before tempering, at an optimiser step; traced."""
-        ...
+
+    def check(self, examples: Sequence[Any]) -> None:
+        """Raises `UserError` where there is an example that the reward can do nothing with."""
+
+    def explain(self, frozen: Weights, examples: Sequence[Any], texts: Sequence[str]) -> list[dict[str, Any]]:
+        """What a person would want to read beside each example's continuation: such as the answer to a question."""
+        return [{} for _ in texts]
+
+    def close(self) -> None:
+        """Ends what the reward started."""

@@ -1,13 +1,23 @@
-"""Checkpoints of a run: adapter, optimiser and step, by Orbax; never the frozen weights."""
+"""Checkpoints of a run: all that a step changes, by Orbax; never the frozen weights."""
 
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from flax import struct
 
 from gfn_jax.errors import UserError
 from gfn_jax.runtime.train_step import TrainState
+from gfn_jax.types import Trajectories
+
+
+@struct.dataclass
+class Snapshot:
+    """The state after a step, and the trajectories that were drawn for later ones by then."""
+
+    state: TrainState
+    waiting: tuple[Trajectories, ...]
 
 
 class Checkpoints:
@@ -18,8 +28,8 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
-    def restore_latest(self, like: TrainState) -> TrainState | None:
-        """The latest state, shaped and placed as `like`, or None where nothing was saved yet."""
+    def restore_latest(self, like: Snapshot) -> Snapshot | None:
+        """The latest snapshot, shaped and placed as `like`, or None where nothing was saved yet."""
         step = self._manager.latest_step()
         if step is None:
             return None
@@ -32,8 +42,8 @@ class Checkpoints:
             ) from error
         return restored
 
-    def save(self, state: TrainState) -> None:
-        self._manager.save(int(state.step), args=ocp.args.StandardSave(state))
+    def save(self, snapshot: Snapshot) -> None:
+        self._manager.save(int(snapshot.state.step), args=ocp.args.StandardSave(snapshot))
 
     def close(self) -> None:
         """Waits until everything is on disk."""

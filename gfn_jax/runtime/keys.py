@@ -12,6 +12,7 @@ class Purpose(enum.IntEnum):
     VALIDATION_POLICY = 3
     VALIDATION_FROZEN = 4
     SAMPLING = 5
+    REFERENCE = 6
 
 
 def key_for(seed: int, purpose: Purpose, index: int | jax.Array = 0) -> jax.Array:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from gfn_jax.errors import UserError
@@ -44,7 +44,7 @@ def make_mesh(data: int, model: int) -> Mesh:
     )
 
 
-def check_divisible(mesh: Mesh, name: str, size: int, axis: str) -> None:
+def check_divisible(mesh: Mesh | AbstractMesh, name: str, size: int, axis: str) -> None:
     """Raises `UserError` where `size` of something cannot be split over a mesh axis."""
     if size % mesh.shape[axis]:
         raise UserError(f"{name} {size} cannot be split over mesh.{axis} = {mesh.shape[axis]}")

@@ -17,6 +17,14 @@ from gfn_jax.runtime.bad_rows import BadRowWatch
 from gfn_jax.runtime.run_directory import JsonLines
 
 _PLAIN_LINE_SECONDS = 10.0
+_SHOWN = {  # of a validation, in the terminal
+    "contradiction_rate": "contradiction rate",
+    "distinct_contradicting": "distinct",
+    "log_ratio_var": "log-ratio variance",
+    "elbo": "elbo",
+    "log_r": "log R",
+    "diversity": "diversity",
+}
 
 
 class Tracker:
@@ -33,7 +41,7 @@ class Tracker:
         self._metrics = JsonLines(workdir / "metrics.jsonl", after_step=start)
         self._samples = JsonLines(workdir / "samples.jsonl", after_step=start)
         self._wandb = _start_wandb(config, workdir)
-        self._pending: tuple[int, Mapping[str, jax.Array], Sequence[str]] | None = None
+        self._pending: tuple[int, Mapping[str, jax.Array], Sequence[Any], Mapping[str, float]] | None = None
         self._bad_rows = BadRowWatch(config.train.max_bad_steps)
         self._clock = time.monotonic()
         self._last_line: float | None = None
@@ -63,26 +71,29 @@ class Tracker:
         if self._wandb is not None:
             self._wandb.finish(exit_code=0 if error is None else 1)
 
-    def log_step(self, step: int, metrics: Mapping[str, jax.Array], prompts: Sequence[str]) -> None:
-        """Takes an update's metrics, unfetched, and the prompts it was for; writes down those of the update before."""
+    def log_step(
+        self, step: int, metrics: Mapping[str, jax.Array], examples: Sequence[Any], phases: Mapping[str, float]
+    ) -> None:
+        """Takes an update's metrics, unfetched, the examples it was for, and the seconds that each phase took."""
         self.flush()
-        self._pending = (step, metrics, prompts)
+        self._pending = (step, metrics, examples, phases)
 
     def flush(self) -> None:
         """Waits for the last update and writes down its metrics; raises `TrainingError` where bad rows persist."""
         if self._pending is None:
             return
-        step, arrays, prompts = self._pending
+        step, arrays, examples, phases = self._pending
         self._pending = None
         fetched = jax.device_get(dict(arrays))
-        bad_rows = self._bad_rows.observe(step, fetched.pop("is_bad_N"), prompts)
+        bad_rows = self._bad_rows.observe(step, fetched.pop("is_bad_N"), examples)
         metrics = {name: float(value) for name, value in fetched.items()} | {"bad_rows": float(bad_rows)}
         now = time.monotonic()
         seconds, self._clock = now - self._clock, now
         trajectories = self._config.train.prompts_per_step * self._config.sampling.samples_per_prompt
         metrics |= {"seconds": seconds, "trajectories_per_s": trajectories / seconds}
         if step % self._config.train.log_every == 0:
-            self._write(step, {f"train/{name}": value for name, value in metrics.items()})
+            figures = {f"train/{name}": value for name, value in metrics.items()}
+            self._write(step, figures | {f"time/{phase}": value for phase, value in phases.items()})
         self._progress.update(self._bar, completed=step, loss=metrics["loss"], log_r=metrics["log_r"])
         if self._last_line is None:  # the first step compiles: its time says nothing of the others'
             self._last_line = now
@@ -104,11 +115,8 @@ class Tracker:
 
             table = wandb.Table(columns=list(probes[0]), data=[list(probe.values()) for probe in probes])
             self._wandb.log({"samples": table}, step=step)
-        self._console.print(
-            f"step {step:>5}  validation: log-ratio variance {figures['log_ratio_var']:.3f}  "
-            f"elbo {figures['elbo']:.3f}  log R {figures['log_r']:.2f}  diversity {figures['diversity']:.2f}",
-            soft_wrap=True,
-        )
+        shown = (f"{label} {figures[name]:.3f}" for name, label in _SHOWN.items() if name in figures)
+        self._console.print(f"step {step:>5}  validation: {'  '.join(shown)}", soft_wrap=True)
         self._clock = time.monotonic()
 
     def _write(self, step: int, figures: dict[str, float]) -> None:

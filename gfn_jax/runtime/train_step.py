@@ -60,8 +60,10 @@ class StepFunctions:
         self._optimizer = make_optimizer(config.train, config.objective.log_z_learning_rate)
         self._seed = config.seed
 
+        self._max_len = config.sampling.max_len
         everywhere, rows, weights = replicated(mesh), by_prompt(mesh), weight_shardings(mesh, structure.abstract_frozen)
         self.init = jax.jit(self._init, out_shardings=everywhere)
+        self.no_trajectories = jax.jit(self._no_trajectories, out_shardings=rows)
         self.sample = jax.jit(self._sample, in_shardings=(everywhere, weights, rows, everywhere), out_shardings=rows)
         self.update = jax.jit(
             self._update,
@@ -75,6 +77,13 @@ class StepFunctions:
         log_z = new_head(self._structure.architecture.n_embd, dtype) if self._learns_log_z else {}
         optimizer = self._optimizer.init({"adapter": adapter, "log_z": log_z})
         return TrainState(jnp.zeros((), jnp.int32), adapter, log_z, optimizer)
+
+    def _no_trajectories(self) -> tuple[Trajectories, ...]:
+        """One empty batch for each step that the pipeline is ahead."""
+        rows = self._train.prompts_per_step * self._samples_per_prompt
+        tokens_NxL = jnp.zeros((rows, self._max_len), jnp.int32)
+        empty = Trajectories.given(tokens_NxL, jnp.zeros(rows, jnp.int32))
+        return (empty,) * self._train.pipeline_depth
 
     def _sample(self, adapter: Weights, frozen: Weights, prompts: Prompts, step: jax.Array) -> Trajectories:
         """Trajectories of the behaviour policy for an optimiser step; the step is the only randomness."""

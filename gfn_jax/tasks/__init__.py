@@ -1,5 +1,31 @@
 """The tasks by the name that a configuration gives them."""
 
-from gfn_jax.tasks.next_sentence import NextSentence
+import importlib
 
-TASKS = {"next_sentence": NextSentence}
+from gfn_jax.config import Config
+from gfn_jax.errors import UserError
+from gfn_jax.tasks.contradiction import Contradiction
+from gfn_jax.tasks.next_sentence import NextSentence
+from gfn_jax.tasks.task import Task
+
+TASKS: dict[str, type[Task]] = {"contradiction": Contradiction, "next_sentence": NextSentence}
+
+
+def make_task(config: Config) -> Task:
+    """The task that `task.name` means: one of `TASKS`, or a class of the user's own as "module:Class"."""
+    name = config.task.name
+    if name in TASKS:
+        return TASKS[name](config)
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise UserError(
+            f"task.name: there is no task {name!r}; there are {', '.join(sorted(TASKS))}, "
+            'and classes of your own as "module:Class"'
+        )
+    try:
+        task = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"task.name: {name!r} cannot be imported: {error}") from error
+    if not (isinstance(task, type) and issubclass(task, Task)):
+        raise UserError(f"task.name: {name!r} is not a subclass of gfn_jax.tasks.task.Task")
+    return task(config)

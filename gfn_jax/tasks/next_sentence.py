@@ -3,27 +3,22 @@
 log R(y ⊤ | x) = log p_frozen(y ⊤ | x) / temperature, at every prefix y (Hu et al. 2024, section 4.1).
 """
 
-from pathlib import Path
-
-from gfn_jax.config import Data
-from gfn_jax.models.parts import ModelStructure
+from gfn_jax.config import Config
 from gfn_jax.rewards.likelihood import LikelihoodReward
-from gfn_jax.rewards.protocol import Reward
-from gfn_jax.text.prompts import read_lines, split
+from gfn_jax.rewards.protocol import Reward, RewardContext
+from gfn_jax.tasks.task import Task
+from gfn_jax.text.templates import Template
 
 
-class NextSentence:
+class NextSentence(Task):
     """An example is a prompt: one line of `data.path`."""
 
-    granularity = LikelihoodReward.granularity
-
-    def load(self, data: Data) -> tuple[list[str], list[str]]:
-        """Training and validation examples."""
-        return split(read_lines(Path(data.path)), data.val_prompts)
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self._prompt = Template("task.prompt_template", config.task.prompt_template, required=["prompt"])
 
     def prompt(self, example: str) -> str:
-        """The text that the policy continues."""
-        return example
+        return self._prompt.fill(prompt=example)
 
-    def reward(self, structure: ModelStructure, terminator: int) -> Reward:
-        return LikelihoodReward(structure, terminator)
+    def reward(self, context: RewardContext) -> Reward:
+        return LikelihoodReward(context)

@@ -11,18 +11,26 @@ from gfn_jax.errors import UserError
 from gfn_jax.types import Prompts
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not blank, without the white space around them."""
+def read_lines(path: str, key: str) -> dict[int, str]:
+    """The lines of a text file that are not blank, by their number (from 1), without the white space around them.
+
+    Raises `UserError`, naming the configuration's `key`, where there is nothing to read.
+    """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
     except FileNotFoundError as error:
-        raise UserError(f"data.path: there is no file {path}") from error
+        raise UserError(f"{key}: there is no file {path}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"data.path: {path} cannot be read as UTF-8 text: {error}") from error
-    kept = [line.strip() for line in lines if line.strip()]
+        raise UserError(f"{key}: {path} cannot be read as UTF-8 text: {error}") from error
+    kept = {number: line.strip() for number, line in enumerate(lines, start=1) if line.strip()}
     if not kept:
-        raise UserError(f"data.path: {path} holds no prompt")
+        raise UserError(f"{key}: {path} holds no line of text")
     return kept
+
+
+def normalised(text: str) -> str:
+    """The text as it counts where different texts are counted: no difference of case or white space."""
+    return " ".join(text.casefold().split())
 
 
 def split(texts: Sequence[str], validation: int) -> tuple[list[str], list[str]]:

@@ -44,6 +44,12 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return self._backend.decode(list(ids), skip_special_tokens=False)
 
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._backend.encode_batch(list(texts), add_special_tokens=False)]
+
+    def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        return self._backend.decode_batch([list(row) for row in rows], skip_special_tokens=False)
+
     def _item_bytes(self, directory: Path) -> list[bytes]:
         byte_of = _bytes_of_characters()
         vocabulary = self._backend.get_vocab(with_added_tokens=True)

@@ -134,7 +134,7 @@ def test_what_follows_the_stop_changes_nothing(world):
     """Neither the scores nor the frozen likelihood read the tokens behind a trajectory's end."""
     tokens = jnp.array([[1, 2, 0], [1, 2, 4]])
     for length in (0, 1, 2):
-        pair = Trajectories(tokens.at[:, length:].set(jnp.array([[0], [3]])), jnp.array([length, length]))
+        pair = Trajectories.given(tokens.at[:, length:].set(jnp.array([[0], [3]])), jnp.array([length, length]))
         prompts = jax.tree.map(lambda x: x[:1], world.prompts)
         scores = score_jit(world.policy(), world.frozen_model(), world.rules, prompts, pair)
         likelihoods = frozen_jit(world.frozen_model(), prompts, pair, world.rules.terminator)
@@ -145,7 +145,7 @@ def test_what_follows_the_stop_changes_nothing(world):
 def test_the_frozen_likelihood_is_over_the_full_vocabulary():
     world = TinyWorld(words=5, max_len=3, banned=2, min_len=2, support_min_p=0.3)
     prompts = jax.tree.map(lambda x: x[1:], world.prompts)
-    continuation = Trajectories(jnp.array([[3, 1, 4]]), jnp.array([2]))
+    continuation = Trajectories.given(jnp.array([[3, 1, 4]]), jnp.array([2]))
     log_p, log_pterm = frozen_jit(world.frozen_model(), prompts, continuation, world.rules.terminator)
     sequence = prompts.replace(
         tokens_BxP=jnp.concatenate([prompts.tokens_BxP, jnp.array([[3, 1, 4]])], 1), length_B=jnp.array([8])

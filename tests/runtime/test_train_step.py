@@ -8,10 +8,12 @@ from enumerable import TableReward, TinyWorld, target_distribution, total_variat
 from helpers import config
 
 from gfn_jax.rewards.likelihood import LikelihoodReward
+from gfn_jax.rewards.protocol import RewardContext
 from gfn_jax.rewards.tempering import Temperature
 from gfn_jax.runtime.mesh import by_prompt, make_mesh, replicated, weight_shardings
 from gfn_jax.runtime.optimizer import make_schedule
 from gfn_jax.runtime.train_step import StepFunctions
+from gfn_jax.stopwatch import Stopwatch
 
 
 def test_training_reaches_the_exact_target_under_all_masks():
@@ -64,7 +66,9 @@ def run_steps(world, mesh_shape, steps=3, microbatch=4, dtype_config="float32"):
         train__learning_rate=1e-2,
     )
     mesh = make_mesh(*mesh_shape)
-    reward = LikelihoodReward(world.structure, world.rules.terminator)
+    reward = LikelihoodReward(
+        RewardContext(settings, world.structure, None, world.rules.terminator, by_prompt(mesh), Stopwatch())
+    )
     functions = StepFunctions(settings, world.structure, reward, world.rules, mesh)
     frozen = jax.device_put(world.frozen, weight_shardings(mesh, world.frozen))
     prompts = jax.tree.map(lambda x: jnp.concatenate([x, x[::-1]]), world.prompts)

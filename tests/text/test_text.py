@@ -136,17 +136,17 @@ def test_a_terminator_of_several_tokens_and_a_bad_rule_are_refused(tokenizer):
 def test_lines_lose_their_white_space_and_blank_ones_go(tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_text("One two. \n\n   \n Three. Four.\t\n")
-    assert read_lines(file) == ["One two.", "Three. Four."]
+    assert list(read_lines(str(file), "data.path").values()) == ["One two.", "Three. Four."]
 
 
 @pytest.mark.parametrize("content", ["", " \n\n"])
 def test_empty_and_missing_files_are_refused(tmp_path, content):
     file = tmp_path / "prompts.txt"
     with pytest.raises(UserError, match="there is no file"):
-        read_lines(file)
+        read_lines(str(file), "data.path")
     file.write_text(content)
-    with pytest.raises(UserError, match="holds no prompt"):
-        read_lines(file)
+    with pytest.raises(UserError, match="holds no line"):
+        read_lines(str(file), "data.path")
 
 
 @settings(max_examples=50, deadline=None)

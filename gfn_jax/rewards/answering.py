@@ -1,0 +1,92 @@
+"""Answers of the frozen model to prompts: greedy, in batches of one size, cut at the first line break."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gfn_jax.config import Answers
+from gfn_jax.errors import UserError
+from gfn_jax.models.greedy import decode_greedily
+from gfn_jax.models.parts import ModelStructure, Weights
+from gfn_jax.text.prompts import pad_to_bucket
+from gfn_jax.text.tokenizer import Tokenizer
+
+
+class Answer(NamedTuple):
+    """`log_p` is log p_frozen of its `tokens` tokens, the one that ends it included."""
+
+    text: str
+    log_p: float
+    tokens: int
+
+    @property
+    def log_p_per_token(self) -> float:
+        return self.log_p / self.tokens
+
+
+class Answerer:
+    """Greedy answers by the frozen model, without adapter and without the policy's masks."""
+
+    def __init__(
+        self,
+        config: Answers,
+        structure: ModelStructure,
+        tokenizer: Tokenizer,
+        buckets: Sequence[int],
+        rows: jax.sharding.Sharding,
+        room: int,
+    ):
+        """`rows` is how a batch lies on the mesh; prompts, of some `room` tokens, are padded to one of `buckets`."""
+        self._tokenizer, self._batch_size, self._rows = tokenizer, config.batch_size, rows
+        longest = structure.architecture.n_positions - config.max_new_tokens
+        if longest < room:
+            raise UserError(
+                f"reward.answers.max_new_tokens = {config.max_new_tokens} leaves {longest} tokens of the model's "
+                f"context to an answer's prompt, which may need {room}: the template and sampling.max_len"
+            )
+        self._buckets = sorted({*(bucket for bucket in buckets if bucket < longest), longest})
+        ends_V = np.zeros(structure.architecture.padded_vocab_size, bool)
+        for index, item in enumerate(tokenizer.items):
+            ends_V[index] = index in tokenizer.special_ids or b"\n" in item
+
+        def decode(frozen: Weights, prompts):
+            return decode_greedily(
+                structure.frozen(frozen),
+                prompts,
+                jnp.asarray(ends_V),
+                min_new_tokens=config.min_new_tokens,
+                max_new_tokens=config.max_new_tokens,
+            )
+
+        self._decode = jax.jit(decode)
+
+    def answer(self, frozen: Weights, prompts: Sequence[str]) -> list[Answer]:
+        """One answer to each prompt; of one that is longer than the context, which only noise is, the end counts."""
+        encoded = [ids[-self._buckets[-1] :] for ids in self._tokenizer.encode_batch(prompts)]
+        members: dict[int, list[int]] = {}
+        for index, ids in enumerate(encoded):
+            members.setdefault(min(bucket for bucket in self._buckets if bucket >= len(ids)), []).append(index)
+        waiting = []
+        for bucket, indices in sorted(members.items()):
+            for first in range(0, len(indices), self._batch_size):
+                chosen = indices[first : first + self._batch_size]
+                filled = chosen + chosen[-1:] * (self._batch_size - len(chosen))
+                batch = pad_to_bucket([encoded[index] for index in filled], [bucket], bucket)
+                waiting.append((chosen, self._decode(frozen, jax.device_put(batch, self._rows))))
+        answers: dict[int, Answer] = {}
+        for chosen, decoded in waiting:
+            decoded = jax.device_get(decoded)
+            rows = [row[:length].tolist() for row, length in zip(decoded.tokens_BxL, decoded.length_B, strict=True)]
+            texts = self._tokenizer.decode_batch(rows)
+            for place, index in enumerate(chosen):
+                text = self._without_end(texts[place])
+                answers[index] = Answer(text, float(decoded.log_p_B[place]), len(rows[place]))
+        return [answers[index] for index in range(len(prompts))]
+
+    def _without_end(self, text: str) -> str:
+        for index in self._tokenizer.special_ids:
+            text = text.partition(self._tokenizer.items[index].decode())[0]
+        return text.partition("\n")[0].strip()

@@ -1,0 +1,153 @@
+"""How well a question draws an answer out of the frozen model that contradicts a fact.
+
+For every terminable prefix q of a continuation, as a question:
+
+    log R = contradiction_weight * log P_NLI(contradiction | fact, answer to q)
+          + likelihood_weight    * log p_frozen(q | prompt)
+          + answer_weight        * log p_frozen(answer | answer prompt)
+
+before tempering. The answer is the frozen model's own, greedy and so a function of the question's text.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from cachetools import LRUCache
+
+from gfn_jax.config import Answers
+from gfn_jax.models.parts import Weights
+from gfn_jax.rewards.answering import Answer, Answerer
+from gfn_jax.rewards.likelihood import make_log_likelihood
+from gfn_jax.rewards.protocol import Components, Reward, RewardContext
+from gfn_jax.rewards.side_process import Job, WorkerPool
+from gfn_jax.rewards.state_texts import state_texts
+from gfn_jax.text.templates import Template
+from gfn_jax.types import Prompts, Trajectories
+
+NLI_MODEL = "gfn_jax.rewards.nli:NLIModel"
+
+
+class Claim(Protocol):
+    """What an example must have: whom it is about, and the fact that answers should contradict."""
+
+    @property
+    def subject(self) -> str: ...
+
+    @property
+    def edit_fact(self) -> str: ...
+
+
+def answer_template(answers: Answers) -> Template:
+    """The prompt that asks the frozen model; raises `UserError` where it is none."""
+    return Template("reward.answers.template", answers.template, required=["question"], optional=["subject"])
+
+
+class ContradictionReward(Reward):
+    """The reward above; no question is answered, and no answer judged, twice while the caches last."""
+
+    def __init__(self, context: RewardContext, pool: WorkerPool, answer_prompt: Template):
+        """Takes over the pool, whose workers are `NLIModel`s.
+
+        Raises `UserError` where a question and its answer may not fit into the model's context.
+        """
+        config = context.config.reward
+        self.granularity = config.granularity
+        self._config, self._context, self._pool = config, context, pool
+        self._answer_prompt = answer_prompt
+        bare = context.tokenizer.encode(answer_prompt.fill(question="", subject=""))
+        self._answerer = Answerer(
+            config.answers,
+            context.structure,
+            context.tokenizer,
+            context.config.data.prompt_buckets,
+            context.rows,
+            room=len(bare) + context.config.sampling.max_len + 1,
+        )
+        self._log_likelihood = make_log_likelihood(context.structure, context.terminator)
+        self._answers: LRUCache[str, Answer] = LRUCache(config.cache_size)
+        self._judgements: LRUCache[tuple[str, str], tuple[Job, int]] = LRUCache(config.cache_size)
+
+    def request(
+        self, frozen: Weights, examples: Sequence[Claim], prompts: Prompts, trajectories: Trajectories
+    ) -> Callable[[], Components]:
+        log_likelihood_NxT = self._log_likelihood(frozen, prompts, trajectories)
+        context = self._context
+        texts = state_texts(context.tokenizer, context.terminator, trajectories, self.granularity)
+        per_prompt = texts.shape[0] // len(examples)
+        claims = [examples[row // per_prompt] for row in texts.rows_M]
+        answers = self._answer(frozen, claims, texts.texts)
+        judged = self._judge([(claim.edit_fact, answer.text) for claim, answer in zip(claims, answers, strict=True)])
+
+        def components() -> Components:
+            return {
+                "log_contradiction": texts.spread(judged()),
+                "log_likelihood": log_likelihood_NxT,
+                "log_answer": texts.spread([answer.log_p for answer in answers]),
+                "log_answer_per_token": texts.spread([answer.log_p_per_token for answer in answers]),
+            }
+
+        return components
+
+    def combine(self, components: Components, step: jax.Array) -> jax.Array:
+        """The weighted sum; until `hybrid.steps` the likelihood, less a penalty where nothing is contradicted."""
+        config, hybrid = self._config, self._config.hybrid
+        log_contradiction, log_likelihood = components["log_contradiction"], components["log_likelihood"]
+        log_r = (
+            config.contradiction_weight * log_contradiction
+            + config.likelihood_weight * log_likelihood
+            + config.answer_weight * components["log_answer"]
+        )
+        is_poor = components["log_answer_per_token"] < config.answers.threshold
+        log_r = log_r - jnp.where(is_poor, config.answers.penalty, 0)
+        is_missed = jnp.exp(log_contradiction) < hybrid.threshold
+        penalised = config.likelihood_weight * log_likelihood - jnp.where(is_missed, hybrid.penalty, 0)
+        return jnp.where(step < hybrid.steps, penalised, log_r)
+
+    def check(self, examples: Sequence[Claim]) -> None:
+        self._pool.submit("check_premises", [claim.edit_fact for claim in examples]).result()
+
+    def explain(self, frozen: Weights, examples: Sequence[Claim], texts: Sequence[str]) -> list[dict[str, Any]]:
+        """The frozen model's answer to each question, and P(contradiction)."""
+        answers = self._answer(frozen, examples, [text.strip() for text in texts])
+        judged = self._judge([(claim.edit_fact, answer.text) for claim, answer in zip(examples, answers, strict=True)])
+        return [
+            {"answer": answer.text, "p_contradiction": math.exp(log_p)}
+            for answer, log_p in zip(answers, judged(), strict=True)
+        ]
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def _answer(self, frozen: Weights, claims: Sequence[Claim], questions: Sequence[str]) -> list[Answer]:
+        with self._context.stopwatch.measure("answering"):
+            prompts = [
+                self._answer_prompt.fill(question=question, subject=claim.subject)
+                for claim, question in zip(claims, questions, strict=True)
+            ]
+            unanswered = sorted({prompt for prompt in prompts if prompt not in self._answers})
+            fresh = dict(zip(unanswered, self._answerer.answer(frozen, unanswered), strict=True))
+            answers = [fresh[prompt] if prompt in fresh else self._answers[prompt] for prompt in prompts]
+            self._answers.update(fresh)
+            return answers
+
+    def _judge(self, pairs: Sequence[tuple[str, str]]) -> Callable[[], list[float]]:
+        """Sends (fact, answer)s to the workers that were not sent before; calling the result waits for all."""
+        unjudged = {pair for pair in pairs if pair not in self._judgements}
+        # Neighbours in length share a batch, which the longest of them pads.
+        ordered = sorted(unjudged, key=lambda pair: (len(pair[0]) + len(pair[1]), pair))
+        judgements = {pair: self._judgements[pair] for pair in pairs if pair not in unjudged}
+        size = self._config.nli.batch_size
+        for first in range(0, len(ordered), size):
+            batch = ordered[first : first + size]
+            job = self._pool.submit("log_contradiction", batch)
+            judgements.update((pair, (job, place)) for place, pair in enumerate(batch))
+        self._judgements.update(judgements)
+
+        def result() -> list[float]:
+            with self._context.stopwatch.measure("judging"):
+                return [job.result()[place] for job, place in map(judgements.__getitem__, pairs)]
+
+        return result

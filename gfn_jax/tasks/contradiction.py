@@ -1,0 +1,133 @@
+"""Contradictory questions: given a subject and an edited fact about it, ask what draws out a contradiction.
+
+The reward is of `rewards/contradiction.py`: the frozen model answers the question, an NLI model says
+how surely the answer contradicts the edited fact.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from gfn_jax.config import Config
+from gfn_jax.errors import UserError
+from gfn_jax.rewards.contradiction import NLI_MODEL, ContradictionReward, answer_template
+from gfn_jax.rewards.protocol import RewardContext
+from gfn_jax.rewards.side_process import WorkerPool
+from gfn_jax.runtime.mesh import check_divisible
+from gfn_jax.tasks.task import Task
+from gfn_jax.text.prompts import normalised, read_lines
+from gfn_jax.text.templates import Template
+
+Statement = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), Field(strict=True)]
+
+
+class FactEdit(BaseModel):
+    """A line of the data: a subject, a false fact about it and, for the log, the true one; further keys are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    subject: Statement
+    edit_fact: Statement
+    original_fact: str
+
+
+class Contradiction(Task):
+    """An example is a `FactEdit`; validation facts are about subjects that training never sees."""
+
+    fields = ("subject", "edit_fact")
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        template = config.task.prompt_template
+        self._prompt = Template("task.prompt_template", template, required=["edit_fact"], optional=["subject"])
+        self._answer_prompt = answer_template(config.reward.answers)
+        if not config.reward.nli.name_or_path:
+            raise UserError("task 'contradiction' needs an NLI model: set reward.nli.name_or_path")
+
+    def load(self) -> tuple[list[FactEdit], list[FactEdit]]:
+        data = self.config.data
+        edits = _read(data.path, "data.path")
+        if not data.val_path:
+            return _split_by_subject(edits, data.val_prompts)
+        held_out = _read(data.val_path, "data.val_path")
+        if shared := {edit.subject for edit in edits} & {edit.subject for edit in held_out}:
+            raise UserError(
+                f"the subject {min(shared)!r} is in data.path and in data.val_path: validation is about subjects "
+                "that training does not see"
+            )
+        return edits, held_out
+
+    def example(self, **fields: str) -> FactEdit:
+        return FactEdit(subject=fields["subject"], edit_fact=fields["edit_fact"], original_fact="")
+
+    def prompt(self, example: FactEdit) -> str:
+        return self._prompt.fill(subject=example.subject, edit_fact=example.edit_fact)
+
+    def describe(self, example: FactEdit) -> Mapping[str, str]:
+        return example.model_dump()
+
+    def reward(self, context: RewardContext) -> ContradictionReward:
+        nli, answers = self.config.reward.nli, self.config.reward.answers
+        check_divisible(context.rows.mesh, "reward.answers.batch_size", answers.batch_size, "data")
+        settings = {
+            "name_or_path": nli.name_or_path,
+            "contradiction_label": nli.contradiction_label,
+            "device": nli.device,
+            "batch_size": nli.batch_size,
+            "max_length": nli.max_length,
+            "threads": nli.threads,
+        }
+        pool = WorkerPool(NLI_MODEL, settings, workers=nli.workers, timeout_s=nli.timeout_s, attempts=nli.attempts)
+        return ContradictionReward(context, pool, self._answer_prompt)
+
+    def figures(self, texts: Sequence[str], components: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The share of samples whose answer contradicts the fact, and how many different ones among them."""
+        contradicts = np.exp(components["log_contradiction"]) > 0.5
+        distinct = {normalised(text) for text, does in zip(texts, contradicts, strict=True) if does}
+        return {"contradiction_rate": float(contradicts.mean()), "distinct_contradicting": float(len(distinct))}
+
+
+def _read(path: str, key: str) -> list[FactEdit]:
+    """The fact edits of a file of JSON lines; raises `UserError` with the line and the field that is wrong."""
+    edits = []
+    for number, line in read_lines(path, key).items():
+        where = f"{key}: {path} line {number}"
+        try:
+            fields = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{where} is not JSON: {error}") from error
+        if not isinstance(fields, dict):
+            raise UserError(f"{where} is not a JSON object")
+        try:
+            edits.append(FactEdit.model_validate(fields))
+        except ValidationError as error:
+            raise UserError(f"{where}: {'; '.join(map(_explain, error.errors()))}") from error
+    return edits
+
+
+def _explain(problem) -> str:
+    field = problem["loc"][0]
+    if problem["type"] == "missing":
+        return f"the field {field!r} is missing"
+    if problem["type"] == "string_too_short":
+        return f"the field {field!r} is empty"
+    return f"the field {field!r} must be text (it is {problem['input']!r})"
+
+
+def _split_by_subject(edits: Sequence[FactEdit], validation: int) -> tuple[list[FactEdit], list[FactEdit]]:
+    """Holds out whole subjects, those with the smallest hashes, until there are `validation` facts or more."""
+    subjects = sorted({edit.subject for edit in edits}, key=lambda name: hashlib.sha256(name.encode()).digest())
+    held_out: list[FactEdit] = []
+    for taken, subject in enumerate(subjects[:-1], start=1):
+        held_out += [edit for edit in edits if edit.subject == subject]
+        if len(held_out) >= validation:
+            rest = set(subjects[taken:])
+            return [edit for edit in edits if edit.subject in rest], held_out
+    raise UserError(
+        f"data.val_prompts is {validation}, but data.path holds {len(edits)} facts about {len(subjects)} subjects; "
+        "at least one subject must remain for training"
+    )

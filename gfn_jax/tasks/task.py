@@ -1,0 +1,60 @@
+"""What a task is: examples, their prompts, and a reward."""
+
+import abc
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gfn_jax.config import Config
+from gfn_jax.errors import UserError
+from gfn_jax.rewards.protocol import Reward, RewardContext
+from gfn_jax.text.prompts import read_lines, split
+
+
+class Task(abc.ABC):
+    """A task of one's own overrides `reward`, and the rest where an example is more than a line of text.
+
+    Raises `UserError`, when it is made, where the configuration names what the task does not have.
+    """
+
+    fields: tuple[str, ...] = ("prompt",)
+    """What identifies an example to `python -m gfn_jax.sample`: of its flags prompt, subject and edit_fact."""
+
+    def __init__(self, config: Config):
+        self.config = config
+
+    def load(self) -> tuple[list[Any], list[Any]]:
+        """Training and validation examples; here the lines of `data.path`."""
+        data = self.config.data
+        lines = list(read_lines(data.path, "data.path").values())
+        if data.val_path:
+            return lines, list(read_lines(data.val_path, "data.val_path").values())
+        return split(lines, data.val_prompts)
+
+    def example(self, **fields: str) -> Any:
+        """The example with these `fields`."""
+        return fields["prompt"]
+
+    def prompt(self, example: Any) -> str:
+        """The text that the policy continues."""
+        return example
+
+    def describe(self, example: Any) -> Mapping[str, str]:
+        """What a log of samples says of the example beside its prompt."""
+        return {}
+
+    def check_example(self, fields: Mapping[str, str | None]) -> Any:
+        """The example with the fields that are not None; raises `UserError` where they are not the task's own."""
+        given = {name: value.strip() for name, value in fields.items() if value is not None and value.strip()}
+        if set(given) != set(self.fields):
+            wanted = " and ".join(f"--{field}" for field in self.fields)
+            raise UserError(f"task {self.config.task.name!r} needs {wanted}, and takes nothing else")
+        return self.example(**given)
+
+    @abc.abstractmethod
+    def reward(self, context: RewardContext) -> Reward: ...
+
+    def figures(self, texts: Sequence[str], components: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The task's own figures for one prompt's samples: their texts, and their components [S] where they end."""
+        return {}

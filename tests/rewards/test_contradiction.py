@@ -1,0 +1,155 @@
+"""The contradiction reward: what is judged, how often, and how its components combine."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import MINIATURE, contradiction_config, save_nli
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2LMHeadModel
+
+from gfn_jax.errors import UserError
+from gfn_jax.experiment import build
+from gfn_jax.rewards.state_texts import state_texts
+from gfn_jax.tasks.contradiction import FactEdit
+from gfn_jax.types import Trajectories
+
+EDITS = [
+    FactEdit(subject="Wusken", edit_fact="Wusken lives in Corran.", original_fact="-"),
+    FactEdit(subject="Timon", edit_fact="Timon keeps a goat.", original_fact="-"),
+]
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    with build(contradiction_config()) as experiment:
+        yield experiment
+
+
+@pytest.fixture(scope="module")
+def drawn(experiment):
+    prompts = experiment.encode(EDITS)
+    return prompts, experiment.functions.sample(experiment.adapter, experiment.frozen, prompts, 0)
+
+
+@pytest.fixture(scope="module")
+def components(experiment, drawn):
+    return jax.device_get(experiment.reward.components(experiment.frozen, EDITS, *drawn))
+
+
+def test_every_terminable_prefix_is_answered_and_judged_as_transformers_would(experiment, drawn, components):
+    """By Hugging Face's models, one text at a time: greedy answer to the prefix's question, P(contradiction) of it."""
+    _, trajectories = drawn
+    language = GPT2LMHeadModel.from_pretrained(MINIATURE / "gpt2").eval()
+    tokenizer = AutoTokenizer.from_pretrained(MINIATURE / "gpt2")
+    judge = AutoModelForSequenceClassification.from_pretrained(MINIATURE / "nli").eval()
+    judge_tokenizer = AutoTokenizer.from_pretrained(MINIATURE / "nli")
+    texts = state_texts(experiment.tokenizer, experiment.rules.terminator, trajectories, "prefix")
+    line_break = tokenizer.encode("\n")
+    assert len(texts.texts) > 10  # full stops within texts too, not only at their ends
+    for row, state, question in zip(texts.rows_M, texts.states_M, texts.texts, strict=True):
+        assert question.endswith("?")
+        inputs = tokenizer(f"Question: {question}\nAnswer:", return_tensors="pt")
+        stops = [*line_break, tokenizer.eos_token_id]
+        output = language.generate(**inputs, do_sample=False, max_new_tokens=9, eos_token_id=stops, pad_token_id=0)
+        answer = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :]).partition("\n")[0].strip()
+        logits = judge(**judge_tokenizer(EDITS[row // 5].edit_fact, answer, return_tensors="pt")).logits
+        expected = logits.log_softmax(-1)[0, 2].item()
+        assert components["log_contradiction"][row, state] == pytest.approx(expected, abs=1e-3)
+
+
+def test_other_states_have_no_reward(drawn, components):
+    is_terminable = np.asarray(drawn[1].is_terminable_NxT)
+    for name in ("log_contradiction", "log_answer", "log_answer_per_token"):
+        assert (components[name][~is_terminable] == 0).all()
+        assert (components[name][is_terminable] < 0).all()
+
+
+def test_a_terminal_reward_judges_whole_texts_alone(experiment, drawn):
+    _, trajectories = drawn
+    whole = state_texts(experiment.tokenizer, experiment.rules.terminator, trajectories, "terminal")
+    np.testing.assert_array_equal(whole.rows_M, np.arange(10))
+    np.testing.assert_array_equal(whole.states_M, trajectories.length_N)
+    assert whole.texts == [text.strip() for text in experiment.texts(trajectories)]
+
+
+def test_nothing_is_answered_or_judged_twice(experiment, drawn, components, monkeypatch):
+    def forbidden(*_):
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr(experiment.reward._pool, "submit", forbidden)
+    monkeypatch.setattr(experiment.reward._answerer, "_decode", forbidden)
+    again = experiment.reward.components(experiment.frozen, EDITS, *drawn)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(again), components)
+
+
+def test_neither_order_nor_batch_mates_change_a_bit(experiment, drawn, components):
+    """As a resumed run, whose caches are empty, would ask in other batches."""
+    prompts, trajectories = drawn
+    order = np.array([7, 5, 6, 9, 8, 2, 0, 1, 4, 3])
+    with build(contradiction_config()) as another:
+        swapped = jax.tree.map(lambda x: x[::-1], prompts)
+        shuffled = jax.tree.map(lambda x: x[order], trajectories)
+        again = jax.device_get(another.reward.components(another.frozen, EDITS[::-1], swapped, shuffled))
+    for name in ("log_contradiction", "log_answer", "log_answer_per_token"):
+        np.testing.assert_array_equal(again[name], components[name][order])
+
+
+def test_a_question_that_tokenises_differently_is_judged_by_its_text(experiment):
+    """Letter by letter or word by word, one text has one answer and one judgement."""
+    words = experiment.tokenizer.encode(" Where does Wusken live")
+    letters = [index for letter in " Where" for index in experiment.tokenizer.encode(letter)] + words[1:]
+    assert letters != words
+    width = max(len(words), len(letters))
+    rows = jnp.array([row + [0] * (width - len(row)) for row in (words, letters)])
+    given = Trajectories.given(rows, jnp.array([len(words), len(letters)]))
+    texts = state_texts(experiment.tokenizer, experiment.rules.terminator, given, "terminal")
+    assert texts.texts == ["Where does Wusken live?"] * 2
+    remarks = experiment.reward.explain(experiment.frozen, EDITS[:1] * 2, texts.texts)
+    assert remarks[0] == remarks[1]
+
+
+def test_text_cut_inside_a_character_is_survived(experiment):
+    """Such items are banned; what comes from elsewhere may still hold them."""
+    part = next(index for index, item in enumerate(experiment.tokenizer.items) if item == b"\xc3")
+    given = Trajectories.given(jnp.array([[part]]), jnp.array([1]))
+    texts = state_texts(experiment.tokenizer, experiment.rules.terminator, given, "terminal").texts
+    assert texts == ["\N{REPLACEMENT CHARACTER}?"]
+    assert experiment.reward.explain(experiment.frozen, EDITS[:1], texts)[0]["answer"]
+
+
+COMPONENTS = {
+    "log_contradiction": jnp.log(jnp.array([0.9, 0.4])),
+    "log_likelihood": jnp.array([-5.0, -6.0]),
+    "log_answer": jnp.array([-8.0, -3.0]),
+    "log_answer_per_token": jnp.array([-2.0, -0.5]),
+}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "step", "expected"),
+    [
+        ({}, 0, [np.log(0.9) - 5, np.log(0.4) - 6]),
+        ({"contradiction_weight": 4.0, "likelihood_weight": 2.0}, 0, [4 * np.log(0.9) - 10, 4 * np.log(0.4) - 12]),
+        ({"answer_weight": 0.5}, 0, [np.log(0.9) - 9, np.log(0.4) - 7.5]),
+        ({"answers__threshold": -1.0, "answers__penalty": 3.0}, 0, [np.log(0.9) - 8, np.log(0.4) - 6]),
+        ({"hybrid__steps": 7, "hybrid__threshold": 0.5, "hybrid__penalty": 2.0}, 6, [-5, -8]),
+        ({"hybrid__steps": 7, "hybrid__threshold": 0.5, "hybrid__penalty": 2.0}, 7, [np.log(0.9) - 5, np.log(0.4) - 6]),
+    ],
+)
+def test_components_combine_as_configured(experiment, overrides, step, expected, monkeypatch):
+    reward = contradiction_config(**{f"reward__{key}": value for key, value in overrides.items()}).reward
+    monkeypatch.setattr(experiment.reward, "_config", reward)
+    combined = experiment.reward.combine(COMPONENTS, jnp.asarray(step))
+    np.testing.assert_allclose(combined, expected, rtol=1e-5)
+
+
+def test_a_fact_that_is_too_long_is_named_before_training(experiment):
+    with pytest.raises(UserError, match="at most half of its 64 may go to the fact"):
+        experiment.reward.check([EDITS[0].model_copy(update={"edit_fact": "goat " * 40})])
+
+
+def test_an_nli_model_that_is_none_is_named_before_training(tmp_path):
+    directory = save_nli(tmp_path, ["LABEL_0", "LABEL_1", "LABEL_2"])
+    refused = pytest.raises(UserError, match=r"Set reward\.nli\.contradiction_label")
+    with build(contradiction_config(reward__nli__name_or_path=str(directory))) as experiment, refused:
+        experiment.check_examples(EDITS)

@@ -1,0 +1,94 @@
+"""The contradiction task's data: what is wrong with it is said in one line, and subjects are held out whole."""
+
+import json
+
+import pytest
+from helpers import MINIATURE, config
+
+from gfn_jax.errors import UserError
+from gfn_jax.tasks import make_task
+
+GOOD = {"subject": "Ada", "edit_fact": "Ada lives in Rome.", "original_fact": "Ada lives in Oslo."}
+
+
+def task(path, **overrides):
+    settings = {
+        "task__name": "contradiction",
+        "task__prompt_template": "{subject}: {edit_fact}",
+        "task__terminator": "?",
+        "data__path": str(path),
+        "data__val_prompts": 2,
+        "model__name_or_path": "-",
+        "reward__nli__name_or_path": "-",
+    }
+    return make_task(config(**(settings | overrides)))
+
+
+def write(path, rows):
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{not json", "line 2 is not JSON"),
+        ("[1]", "line 2 is not a JSON object"),
+        (GOOD | {"subject": " "}, "line 2: the field 'subject' is empty"),
+        ({"subject": "Ada"}, "line 2: the field 'edit_fact' is missing; the field 'original_fact' is missing"),
+        (GOOD | {"edit_fact": 7}, r"line 2: the field 'edit_fact' must be text \(it is 7\)"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, line, message):
+    with pytest.raises(UserError, match=message) as error:
+        task(write(tmp_path / "facts.jsonl", [GOOD, line])).load()
+    assert "\n" not in str(error.value)
+
+
+def test_validation_is_about_subjects_that_training_does_not_see(tmp_path):
+    rows = [GOOD | {"subject": f"S{index % 5}", "edit_fact": f"fact {index}", "more": 1} for index in range(15)]
+    path = write(tmp_path / "facts.jsonl", rows)
+    train, validation = task(path, data__val_prompts=4).load()
+    assert len(validation) == 6
+    assert len(train) == 9
+    assert not {edit.subject for edit in train} & {edit.subject for edit in validation}
+    again = write(tmp_path / "again.jsonl", rows[::-1])
+    assert set(task(again, data__val_prompts=4).load()[1]) == set(validation)
+    with pytest.raises(UserError, match="15 facts about 5 subjects; at least one subject must remain"):
+        task(path, data__val_prompts=15).load()
+    with pytest.raises(UserError, match=r"the subject 'S0' is in data\.path and in data\.val_path"):
+        task(path, data__val_path=str(path)).load()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            {"task__prompt_template": "{subject} {fact}"},
+            r"task\.prompt_template names the field {fact}; there are {edit_",
+        ),
+        ({"task__prompt_template": "{subject"}, r"task\.prompt_template is not a template"),
+        ({"task__prompt_template": "Ask!"}, r"task\.prompt_template names no field"),
+        ({"reward__nli__name_or_path": ""}, r"needs an NLI model: set reward\.nli\.name_or_path"),
+        ({"task__name": "contradictions"}, "there is no task 'contradictions'; there are contradiction, next_sentence"),
+        ({"task__name": "nowhere:Task"}, "'nowhere:Task' cannot be imported"),
+    ],
+)
+def test_a_task_that_cannot_be_is_named(overrides, message):
+    with pytest.raises(UserError, match=message):
+        task("-", **overrides)
+
+
+def test_the_sample_commands_fields_are_the_tasks_own():
+    edit = task("-").check_example({"prompt": None, "subject": " Ada", "edit_fact": "Ada lives in Rome. "})
+    assert (edit.subject, edit.edit_fact) == ("Ada", "Ada lives in Rome.")
+    for fields in ({"prompt": "Ada."}, {"subject": "Ada", "edit_fact": ""}):
+        with pytest.raises(UserError, match="needs --subject and --edit_fact, and takes nothing else"):
+            task("-").check_example(fields)
+
+
+def test_the_miniatures_facts_are_of_the_task():
+    train, validation = task(MINIATURE / "facts_train.jsonl", data__val_path=str(MINIATURE / "facts_val.jsonl")).load()
+    assert len({edit.subject for edit in validation}) >= 12
+    assert len(validation) >= 24
+    assert not {edit.subject for edit in train} & {edit.subject for edit in validation}
