@@ -2,9 +2,9 @@
 
     python benchmarks/contradiction.py [--seeds 3] [--samples 4096] [--workdir runs/contradiction] [--out FILE]
 
-Trains the quickstart with several seeds, once with the contradiction component at weight 0, and once
-without drawing ahead; compares each policy's questions about held-out subjects with the truth of the miniature world, and with
-the importance-weighted reference. About five minutes a seed on two CPU cores.
+Trains the quickstart with several seeds, once with the contradiction component at weight 0, and once without
+drawing ahead; compares each policy's questions about held-out subjects with the truth of the miniature
+world, and with the importance-weighted reference. About five minutes a seed on two CPU cores.
 """
 
 import argparse

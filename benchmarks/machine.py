@@ -4,11 +4,11 @@ import os
 import platform
 import subprocess
 
-import jax
-
 
 def describe() -> dict[str, str]:
     """The commit (marked where the tree differs from it), the processor or accelerator, and versions."""
+    import jax  # here, because workers that a benchmark spawns import its modules again
+
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return {
         "commit": commit.stdout.strip() or "unknown",

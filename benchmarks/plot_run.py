@@ -34,6 +34,7 @@ def main() -> None:
 
     figure, (before, after, curves) = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
     prompts = list(dict.fromkeys(row["prompt"] for row in samples))
+    lowest = {key: np.quantile([row[key] for row in samples], 0.01) - 1 for key in ("log_r", "log_pf")}
     for axes, step, title in ((before, 0, "before training"), (after, last, f"after {last} steps")):
         for number, prompt in enumerate(prompts):
             rows = [row for row in samples if row["step"] == step and row["prompt"] == prompt]
@@ -41,7 +42,7 @@ def main() -> None:
             axes.scatter(log_r, log_pf, s=14, alpha=0.7, color=f"C{number}")
             centre = log_r.mean(), (log_pf - log_r).mean() + log_r.mean()
             axes.axline(centre, slope=1, color=f"C{number}", lw=0.7, alpha=0.6)
-        axes.set(xlabel="log R(y)", title=title, xlim=(-32, 0), ylim=(-22, 0))
+        axes.set(xlabel="log R(y)", title=title, xlim=(lowest["log_r"], 0), ylim=(lowest["log_pf"], 0))
     before.set_ylabel("log π(y)")
     steps = [row["step"] for row in measured]
     curves.plot(steps, [row["val/log_ratio_var"] for row in measured], "o-", label="log-ratio variance, mean")

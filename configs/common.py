@@ -83,7 +83,7 @@ def base() -> ConfigDict:
             "template": "Question: {question}\nAnswer:",  # may also name {subject}
             "min_new_tokens": 1,
             "max_new_tokens": 24,
-            "batch_size": 64,
+            "batch_size": 64,  # a multiple of 8
             "threshold": -4.0,  # an answer of a lower log-probability per token costs the penalty
             "penalty": 0.0,
         }
@@ -95,7 +95,7 @@ def base() -> ConfigDict:
             "device": "cpu",  # of the workers, such as cuda:3
             "workers": 1,
             "threads": 1,  # of each worker on a CPU
-            "batch_size": 32,
+            "batch_size": 32,  # a multiple of 8
             "max_length": 128,  # tokens of fact and answer together
             "timeout_s": 600.0,  # a worker that takes longer is replaced
             "attempts": 3,  # for each batch, before the run stops

@@ -21,6 +21,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
+OfEights = Annotated[int, Field(ge=8, multiple_of=8)]
+"""A batch whose rows all take one way through a CPU's vector units, so that a row's place in it changes no bit."""
 
 FLATTEST_TARGET = 0.8
 """Least power of the frozen model's likelihood in a target that no support mask keeps on language."""
@@ -100,7 +102,7 @@ class Answers(Section):
     template: Text
     min_new_tokens: Count
     max_new_tokens: Count
-    batch_size: Count
+    batch_size: OfEights
     threshold: float
     penalty: NotNegative
 
@@ -117,7 +119,7 @@ class NLI(Section):
     device: Text
     workers: Count
     threads: Count
-    batch_size: Count
+    batch_size: OfEights
     max_length: Annotated[int, Field(ge=16)]
     timeout_s: Positive
     attempts: Count

@@ -27,15 +27,15 @@ def save_gpt2(directory: Path, **settings: Any) -> GPT2LMHeadModel:
 
 
 def save_nli(directory: Path, labels: list[str]) -> Path:
-    """A random DeBERTa-v2 with prime dimensions and the miniature's NLI tokenizer, saved to a directory."""
+    """A random DeBERTa-v2 behind the miniature's NLI tokenizer, saved to a directory."""
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(MINIATURE / "nli")
     settings = DebertaV2Config(
         vocab_size=len(tokenizer),
-        hidden_size=51,
+        hidden_size=48,
         num_hidden_layers=2,
         num_attention_heads=3,
-        intermediate_size=71,
+        intermediate_size=80,
         max_position_embeddings=64,
         type_vocab_size=2,
         relative_attention=True,
@@ -50,7 +50,8 @@ def save_nli(directory: Path, labels: list[str]) -> Path:
     model = DebertaV2ForSequenceClassification(settings).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.normal_(0, 0.3)
+            if parameter.ndim > 1:  # norms stay as they are
+                parameter.normal_(0, 0.3)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
@@ -69,7 +70,7 @@ def config(**overrides: Any) -> Config:
 
 
 def contradiction_config(**overrides: Any) -> Config:
-    """The contradiction task in the miniature, with small batches of sizes that divide nothing."""
+    """The contradiction task in the miniature, with small batches."""
     settings = {
         "task__name": "contradiction",
         "task__prompt_template": "Subject: {subject}\nFact: {edit_fact}\nQuestion:",
@@ -81,13 +82,13 @@ def contradiction_config(**overrides: Any) -> Config:
         "sampling__samples_per_prompt": 5,
         "sampling__min_len": 1,
         "sampling__max_len": 7,
-        "sampling__support_min_p": 0.01,
+        "sampling__support_min_p": 1e-6,
         "reward__temperature_end": 1.0,
         "reward__answers__max_new_tokens": 9,
-        "reward__answers__batch_size": 11,
+        "reward__answers__batch_size": 8,
         "reward__nli__name_or_path": str(MINIATURE / "nli"),
         "reward__nli__max_length": 64,
-        "reward__nli__batch_size": 7,
+        "reward__nli__batch_size": 8,
         "train__prompts_per_step": 2,
         "train__microbatch_prompts": 2,
         "eval__prompts_per_batch": 2,

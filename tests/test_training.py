@@ -14,7 +14,8 @@ from helpers import MINIATURE, ROOT, config, contradiction_config, json_lines, w
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from gfn_jax.config import Config, Section
+from examples import favourite_word
+from gfn_jax.config import Config, Section, parse_config
 from gfn_jax.errors import TrainingError, UserError
 from gfn_jax.experiment import Examples, build
 from gfn_jax.rewards.likelihood import LikelihoodReward
@@ -124,8 +125,13 @@ def test_every_key_has_a_reader(finished, keys_read, recording):
 
     settings = contradiction_config()
     with recording(), build(settings) as experiment:
-        Examples.load(settings)
+        batch = Examples.load(settings).of_step(0, 2)
+        prompts = experiment.encode(batch)
+        trajectories = experiment.functions.sample(experiment.adapter, experiment.frozen, prompts, 0)
+        experiment.reward.components(experiment.frozen, batch, prompts, trajectories)
         experiment.reward.combine({name: jnp.zeros(1) for name in COMPONENTS}, jnp.asarray(0))
+    with recording():
+        short_config(reward__temperature_end=2.0, sampling__support_min_p=0.0, reward__allow_flat_target=True)
     assert list(unread()) == ["task.options", "tracking.project"]  # for tasks of one's own; where wandb is not disabled
 
 
@@ -202,7 +208,7 @@ class BrokenTask(NextSentence):
 def test_rows_without_a_reward_are_left_out_counted_and_end_the_run_where_they_persist(tmp_path, monkeypatch):
     monkeypatch.setitem(TASKS, "next_sentence", BrokenTask)
     settings = short_config(train__max_bad_steps=3, train__eval_every=100, train__steps=5)
-    with pytest.raises(TrainingError, match=r"step 3: 1 of 12 rows .* the first is row 4, of the prompt '\w+"):
+    with pytest.raises(TrainingError, match=r"step 3: 1 of 12 rows .* the first is row 4, of the example '\w+"):
         run(settings, tmp_path / "run")
     metrics = [row for row in json_lines(tmp_path / "run" / "metrics.jsonl") if "train/loss" in row]
     assert [row["train/bad_rows"] for row in metrics] == [1, 1]
@@ -286,7 +292,7 @@ def test_a_run_of_several_devices_is_sampled_on_one(finished, tmp_path):
 
 def test_samples_of_a_finished_run_are_sentences_with_their_scores(finished):
     workdir, _ = finished
-    table = sample_table(workdir, "Mara walked to the market.", count=3, seed=0)
+    table = sample_table(workdir, {"prompt": "Mara walked to the market."}, count=3, seed=0)
     continuations, log_pi, log_r = (list(column.cells) for column in table.columns)
     assert len(continuations) == 3
     assert all(str(text).endswith(".") for text in continuations)
@@ -316,7 +322,7 @@ def empty_file(tmp_path):
     ("wrong", "message"),
     [
         (lambda _: {"data__path": "nowhere.txt"}, r"data\.path: there is no file nowhere\.txt"),
-        (empty_file, "holds no prompt"),
+        (empty_file, "holds no line"),
         (long_prompt, r"has \d+ tokens, but the model's context leaves 121 beside sampling\.max_len = 7"),
         (lambda _: {"data__prompt_buckets": (8,)}, r"the largest of data\.prompt_buckets is 8"),
         (lambda _: {"task__terminator": "the end"}, "must be one token of this tokenizer"),
@@ -367,3 +373,15 @@ def test_the_command_prints_one_line_and_exits_with_2(tmp_path, arguments, messa
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_task_of_ones_own_is_one_file(tmp_path):
+    """The example of the documentation: its reward's component shows, and its run is its own to resume."""
+    raw = favourite_word.get_config().unlock()
+    raw.update(short_config().model_dump(include={"data", "train", "eval"}))
+    raw.task.options.word = "oa"
+    settings = parse_config(raw.to_dict())
+    run(settings, tmp_path / "run")
+    metrics = json_lines(tmp_path / "run" / "metrics.jsonl")
+    assert 0 <= metrics[0]["val/has_word"] <= 1
+    assert "going on after step 4" in run(settings, tmp_path / "run")

@@ -59,7 +59,8 @@ def test_a_run_logs_questions_answers_and_where_its_time_goes(finished):
     metrics = json_lines(workdir / "metrics.jsonl")
     for row in metrics:
         if "train/loss" in row:
-            assert {"time/sampling", "time/answering", "time/judging", "time/update"} <= set(row)
+            assert {"time/sampling", "time/judging", "time/update"} <= set(row)
+            assert ("time/answering" in row) == (row["step"] < 4)  # behind the last step nothing is asked
             assert {"train/log_contradiction", "train/log_likelihood", "train/log_answer"} <= set(row)
         else:
             assert 0 <= row["val/contradiction_rate"] <= 1
@@ -85,19 +86,8 @@ def test_a_resumed_run_trains_on_what_was_drawn_before_it_stopped(finished, tmp_
         assert without_times(json_lines(resumed / file)) == without_times(json_lines(workdir / file))
 
 
-def test_the_depth_decides_which_policy_draws(finished, tmp_path):
-    """The first two batches are the fresh policy's at depth 1; at depth 0 the second is not."""
-    train(short_config(train__pipeline_depth=0), tmp_path / "run", Console(quiet=True))
-    deep, flat = (
-        [row["train/log_r"] for row in json_lines(place / "metrics.jsonl") if "train/loss" in row]
-        for place in (finished[0], tmp_path / "run")
-    )
-    assert deep[0] == flat[0]
-    assert not np.allclose(deep[2:], flat[2:], rtol=1e-6)
-
-
 def test_samples_are_shown_with_their_answers(finished):
-    fields = {"prompt": None, "subject": "Wusken", "edit_fact": "Wusken lives in Corran."}
+    fields = {"prompt": None, "subject": "Nulon", "edit_fact": "Nulon lives in Corran."}
     table = sample_table(finished[0], fields, count=3, seed=0)
     assert [column.header for column in table.columns] == [
         "continuation",

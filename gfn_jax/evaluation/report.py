@@ -52,6 +52,8 @@ def before_and_after(before: Measurement, after: Measurement, samples: int = 6) 
     shown = Table(title=Text(after.probes[0]["prompt"]))
     for when, column in itertools.product(("before", "after"), columns):
         shown.add_column(when if column == "continuation" else column)
-    for old, new in zip(before.probes[:samples], after.probes[:samples], strict=True):
+    pairs = zip(before.probes, after.probes, strict=True)
+    of_one_prompt = (pair for pair in pairs if pair[1]["prompt"] == after.probes[0]["prompt"])
+    for old, new in itertools.islice(of_one_prompt, samples):
         shown.add_row(*(Text(probe[column].strip()) for probe in (old, new) for column in columns))
     return Group(table, shown)

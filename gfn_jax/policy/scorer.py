@@ -105,6 +105,12 @@ def score(policy: GPT2, frozen: GPT2, rules: Rules, prompts: Prompts, trajectori
     )
 
 
+def only_last_state(scores: Scores, trajectories: Trajectories) -> Scores:
+    """The scores with every trajectory terminable at its last state alone, as a terminal reward sees it."""
+    is_last_NxT = jnp.arange(scores.is_terminable_NxT.shape[1])[None, :] == trajectories.length_N[:, None]
+    return Scores(scores.log_pf_NxL, scores.log_pterm_NxT, scores.is_terminable_NxT & is_last_NxT)
+
+
 @checked
 def frozen_log_probs(
     frozen: GPT2, prompts: Prompts, trajectories: Trajectories, terminator: int

@@ -73,8 +73,9 @@ class ContradictionReward(Reward):
     def request(
         self, frozen: Weights, examples: Sequence[Claim], prompts: Prompts, trajectories: Trajectories
     ) -> Callable[[], Components]:
-        log_likelihood_NxT = self._log_likelihood(frozen, prompts, trajectories)
         context = self._context
+        with context.stopwatch.measure("likelihood"):
+            log_likelihood_NxT = jax.block_until_ready(self._log_likelihood(frozen, prompts, trajectories))
         texts = state_texts(context.tokenizer, context.terminator, trajectories, self.granularity)
         per_prompt = texts.shape[0] // len(examples)
         claims = [examples[row // per_prompt] for row in texts.rows_M]

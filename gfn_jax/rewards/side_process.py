@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, NamedTuple
 
+from absl import logging
 from pebble import ProcessExpired, ProcessPool
 
 from gfn_jax.errors import TrainingError, UserError
@@ -65,6 +66,7 @@ class Job:
                 fault = f"it raised what follows\n{result.trace.strip()}"
             pool.failures += 1
             if attempt < pool.attempts:
+                logging.warning("a worker of %s failed (%s); its batch is done again", pool.factory, fault)
                 self._future = pool.schedule(*self._call)
         raise TrainingError(f"a worker of {pool.factory} failed {pool.attempts} times; the last time {fault}")
 

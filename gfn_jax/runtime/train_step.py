@@ -14,7 +14,7 @@ from gfn_jax.models.parts import ModelStructure, Weights
 from gfn_jax.policy.log_z import Head, log_z, new_head
 from gfn_jax.policy.masks import Rules
 from gfn_jax.policy.sampler import Behaviour, sample
-from gfn_jax.policy.scorer import score
+from gfn_jax.policy.scorer import only_last_state, score
 from gfn_jax.rewards.protocol import Components, Reward
 from gfn_jax.rewards.tempering import Temperature
 from gfn_jax.runtime.keys import Purpose, key_for
@@ -118,6 +118,8 @@ class StepFunctions:
             prompts, trajectories, log_r_NxT = part
             policy, frozen_model = self._structure.policy_and_frozen(parameters["adapter"], frozen)
             scores = score(policy, frozen_model, self._rules, prompts, trajectories)
+            if self._reward.granularity == "terminal":
+                scores = only_last_state(scores, trajectories)
             g_NxT, is_terminable_NxT, is_bad_N = without_bad_rows(
                 objectives.log_ratio(scores, log_r_NxT), scores.is_terminable_NxT
             )

@@ -14,7 +14,7 @@ WORDS = ["Wexby", "keeps", "the", "drum", "of", "red", "goat", "was", "born", "i
 
 
 def nli(directory, **settings):
-    defaults = {"contradiction_label": -1, "device": "cpu", "batch_size": 7, "max_length": 64, "threads": 2}
+    defaults = {"contradiction_label": -1, "device": "cpu", "batch_size": 8, "max_length": 64, "threads": 2}
     return NLIModel(str(directory), **(defaults | settings))
 
 
@@ -40,11 +40,13 @@ def test_scores_equal_a_direct_call(directory, pairs):
     assert max(expected) - min(expected) > 1  # the random model tells pairs apart
 
 
-def test_neither_order_nor_batch_mates_change_a_bit(directory, pairs):
-    model = nli(directory)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_neither_order_nor_batch_mates_change_a_bit(directory, pairs, threads):
+    model = nli(directory, threads=threads)
     scores = model.log_contradiction(pairs)
-    order = random.Random(1).sample(range(len(pairs)), len(pairs))
-    assert model.log_contradiction([pairs[index] for index in order]) == [scores[index] for index in order]
+    for seed in range(5):
+        order = random.Random(seed).sample(range(len(pairs)), len(pairs))
+        assert model.log_contradiction([pairs[index] for index in order]) == [scores[index] for index in order]
     assert [model.log_contradiction([pair])[0] for pair in pairs] == scores
 
 
@@ -83,7 +85,7 @@ def test_what_cannot_be_loaded_or_judged_is_named_in_one_line(tmp_path, director
     model = nli(directory)
     model.check_premises(["Wexby keeps a goat"])
     with pytest.raises(
-        UserError, match=r"the fact 'goat goat .* has 42 tokens of the NLI model's; at most half of its 64"
+        UserError, match=r"the fact 'goat goat .* has 43 tokens of the NLI model's; at most half of its 64"
     ):
         model.check_premises(["Wexby keeps a goat", "goat " * 40])
 
@@ -92,3 +94,12 @@ def test_a_hypothesis_that_is_too_long_is_cut_and_judged(directory):
     model = nli(directory)
     short, long = ("Wexby keeps a goat", "cake " * 57), ("Wexby keeps a goat", "cake " * 500)
     assert model.log_contradiction([short]) == model.log_contradiction([long])
+
+
+def test_an_empty_hypothesis_is_one(directory):
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    inputs = tokenizer(["Wexby keeps a goat"], [""], return_tensors="pt")
+    assert inputs["input_ids"].tolist()[0].count(tokenizer.sep_token_id) == 2
+    model = AutoModelForSequenceClassification.from_pretrained(directory).eval()
+    expected = torch.log_softmax(model(**inputs).logits, -1)[0, 2].item()
+    assert nli(directory).log_contradiction([("Wexby keeps a goat", "")])[0] == pytest.approx(expected, abs=1e-5)

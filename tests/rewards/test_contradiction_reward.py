@@ -1,21 +1,29 @@
 """The contradiction reward: what is judged, how often, and how its components combine."""
 
+import random
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import people
 import pytest
 from helpers import MINIATURE, contradiction_config, save_nli
+from people import RELATIONS, Cast
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2LMHeadModel
 
 from gfn_jax.errors import UserError
+from gfn_jax.evaluation.reference import references
+from gfn_jax.evaluation.validation import Validation
 from gfn_jax.experiment import build
 from gfn_jax.rewards.state_texts import state_texts
+from gfn_jax.runtime.mesh import by_prompt
 from gfn_jax.tasks.contradiction import FactEdit
 from gfn_jax.types import Trajectories
 
+CAST = Cast.of_the_world()
 EDITS = [
-    FactEdit(subject="Wusken", edit_fact="Wusken lives in Corran.", original_fact="-"),
-    FactEdit(subject="Timon", edit_fact="Timon keeps a goat.", original_fact="-"),
+    FactEdit(subject="Nulon", edit_fact="Nulon lives in Corran.", original_fact="-"),
+    FactEdit(subject="Parda", edit_fact="Parda keeps a goat.", original_fact="-"),
 ]
 
 
@@ -82,28 +90,29 @@ def test_nothing_is_answered_or_judged_twice(experiment, drawn, components, monk
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(again), components)
 
 
-def test_neither_order_nor_batch_mates_change_a_bit(experiment, drawn, components):
-    """As a resumed run, whose caches are empty, would ask in other batches."""
-    prompts, trajectories = drawn
-    order = np.array([7, 5, 6, 9, 8, 2, 0, 1, 4, 3])
-    with build(contradiction_config()) as another:
-        swapped = jax.tree.map(lambda x: x[::-1], prompts)
-        shuffled = jax.tree.map(lambda x: x[order], trajectories)
-        again = jax.device_get(another.reward.components(another.frozen, EDITS[::-1], swapped, shuffled))
-    for name in ("log_contradiction", "log_answer", "log_answer_per_token"):
-        np.testing.assert_array_equal(again[name], components[name][order])
+def test_neither_order_nor_batch_mates_change_a_bit_of_an_answer(experiment):
+    """As a resumed run, whose caches are empty, asks in other batches."""
+    rng = random.Random(0)
+    asked = [people.ask(rng.choice(CAST.known), rng.choice(list(RELATIONS)), rng).text for _ in range(37)]
+    prompts = sorted({f"Question: {question}\nAnswer:" for question in asked})
+    answers = experiment.reward._answerer.answer(experiment.frozen, prompts)
+    assert len({answer.log_p for answer in answers}) > 20
+    for seed in range(5):
+        order = random.Random(seed).sample(range(len(prompts)), len(prompts))
+        again = experiment.reward._answerer.answer(experiment.frozen, [prompts[index] for index in order])
+        assert again == [answers[index] for index in order]
 
 
 def test_a_question_that_tokenises_differently_is_judged_by_its_text(experiment):
     """Letter by letter or word by word, one text has one answer and one judgement."""
-    words = experiment.tokenizer.encode(" Where does Wusken live")
+    words = experiment.tokenizer.encode(" Where does Nulon live")
     letters = [index for letter in " Where" for index in experiment.tokenizer.encode(letter)] + words[1:]
     assert letters != words
     width = max(len(words), len(letters))
     rows = jnp.array([row + [0] * (width - len(row)) for row in (words, letters)])
     given = Trajectories.given(rows, jnp.array([len(words), len(letters)]))
     texts = state_texts(experiment.tokenizer, experiment.rules.terminator, given, "terminal")
-    assert texts.texts == ["Where does Wusken live?"] * 2
+    assert texts.texts == ["Where does Nulon live?"] * 2
     remarks = experiment.reward.explain(experiment.frozen, EDITS[:1] * 2, texts.texts)
     assert remarks[0] == remarks[1]
 
@@ -115,6 +124,36 @@ def test_text_cut_inside_a_character_is_survived(experiment):
     texts = state_texts(experiment.tokenizer, experiment.rules.terminator, given, "terminal").texts
     assert texts == ["\N{REPLACEMENT CHARACTER}?"]
     assert experiment.reward.explain(experiment.frozen, EDITS[:1], texts)[0]["answer"]
+
+
+def test_a_mesh_changes_neither_answers_nor_judgements(drawn, components):
+    prompts, trajectories = jax.device_get(drawn)
+    with build(contradiction_config(mesh__data=2, reward__answers__batch_size=16)) as spread:
+        placed = jax.device_put((prompts, trajectories), by_prompt(spread.mesh))
+        again = jax.device_get(spread.reward.components(spread.frozen, EDITS, *placed))
+    for name in components:
+        np.testing.assert_allclose(again[name], components[name], atol=1e-4)
+    with pytest.raises(UserError, match=r"reward\.answers\.batch_size 8 cannot be split over mesh\.data = 3"):
+        build(
+            contradiction_config(
+                mesh__data=3, train__microbatch_prompts=3, train__prompts_per_step=3, eval__prompts_per_batch=3
+            )
+        )
+
+
+def test_the_reference_weighs_the_frozen_models_samples():
+    """On the whole they say of the untrained policy what validation does, as the policy is the frozen model."""
+    settings = contradiction_config(eval__samples_per_prompt=64)
+    with build(settings) as experiment:
+        elbo = Validation(experiment, EDITS).measure(experiment.adapter).per_prompt["elbo"]
+        found = list(references(experiment, EDITS, 250))
+    for reference, expected in zip(found, elbo, strict=True):
+        assert len(reference.texts) == 256
+        spread = reference.log_w.std() / np.sqrt(64)
+        assert reference.log_w.mean() == pytest.approx(expected, abs=4 * spread)
+        assert reference.log_z > reference.log_w.mean()
+        assert 1 <= reference.effective_sample_size <= 256
+        assert set(reference.components) == set(COMPONENTS)
 
 
 COMPONENTS = {

@@ -68,9 +68,10 @@ def test_validation_is_about_subjects_that_training_does_not_see(tmp_path):
             r"task\.prompt_template names the field {fact}; there are {edit_",
         ),
         ({"task__prompt_template": "{subject"}, r"task\.prompt_template is not a template"),
-        ({"task__prompt_template": "Ask!"}, r"task\.prompt_template names no field"),
         ({"reward__nli__name_or_path": ""}, r"needs an NLI model: set reward\.nli\.name_or_path"),
         ({"task__name": "contradictions"}, "there is no task 'contradictions'; there are contradiction, next_sentence"),
+        ({"task__name": "json:loads"}, "'json:loads' is not a subclass"),
+        ({"task__name": ":Task"}, "':Task' cannot be imported"),
         ({"task__name": "nowhere:Task"}, "'nowhere:Task' cannot be imported"),
     ],
 )
