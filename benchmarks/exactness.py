@@ -40,10 +40,7 @@ STEPS_AT_ONCE = 20
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A target: log R [prompts, strings] from a generator, which strings may be sampled, and how it is rewarded.
-
-    `explore` is a behaviour temperature: half of the batches are drawn at one between 1 and it.
-    """
+    """A target: log R [prompts, strings] from a generator, which strings may be sampled, and how it is rewarded."""
 
     name: str
     log_r: Callable[[np.random.Generator, TinyWorld], np.ndarray]
@@ -51,7 +48,6 @@ class Problem:
     granularity: str = "prefix"
     prompts: int = 1
     steps: int = 1200
-    explore: float = 1.0
 
 
 def _normal(std: float) -> Callable[[np.random.Generator, TinyWorld], np.ndarray]:
@@ -76,7 +72,7 @@ def _far_modes(rng: np.random.Generator, world: TinyWorld) -> np.ndarray:
 
 QUICK = (
     Problem("spread", _normal(1.0)),
-    Problem("modes far apart", _far_modes, explore=4.0),
+    Problem("modes far apart", _far_modes),
     Problem("minimum length 2", _normal(1.0), min_len=2),
 )
 FULL = (
@@ -114,7 +110,6 @@ def make_config(problem: Problem, objective: str, seed: int, off_policy: bool, l
     raw.objective.name = objective
     raw.sampling.min_len, raw.sampling.max_len = problem.min_len, MAX_LEN
     raw.sampling.samples_per_prompt = SAMPLES
-    raw.sampling.temperature_high, raw.sampling.temperature_prob = problem.explore, 0.5 if problem.explore > 1 else 0.0
     if off_policy:
         raw.sampling.temperature_low = raw.sampling.temperature_high = 2.0
         raw.sampling.temperature_prob = 1.0

@@ -1,6 +1,6 @@
 """Draws what a run learned: log π against log R of its probes before and after, and its validation curves.
 
-    python benchmarks/plot_run.py --workdir runs/quickstart --out docs/quickstart.png [--results FILE.json]
+    python benchmarks/plot_run.py --workdir runs/stories --out docs/next_sentence_mini.png [--results FILE.json]
 
 With --results it also writes down the first and the last validation, commit and machine.
 """
