@@ -68,6 +68,9 @@ def main() -> None:
         raw.data.path, raw.model.tokenizer, raw.data.val_prompts = args.facts, args.tokenizer, 2
         raw.model.name_or_path, raw.model.random_init, raw.model.dtype = args.model, True, "float32"
         raw.mesh.data = 1
+        # A question of a random model ends nowhere, and has to be answered at every length: short ones, for a CPU.
+        raw.sampling.max_len, raw.reward.answers.max_new_tokens = 10, 6
+        raw.reward.answers.batch_size = 32
         raw.reward.nli.name_or_path, raw.reward.nli.device = str(Path(scratch) / "judge"), "cpu"
         raw.train.steps = raw.train.eval_every = raw.train.checkpoint_every = args.steps
         raw.train.prompts_per_step = raw.train.microbatch_prompts = raw.eval.prompts_per_batch = args.prompts
@@ -83,6 +86,7 @@ def main() -> None:
         "model": args.model,
         "steps": args.steps,
         "trajectories_per_step": 8 * args.prompts,
+        "question_tokens": [raw.sampling.min_len, raw.sampling.max_len],
         "seconds_per_step_median": float(np.median([row["train/seconds"] for row in steps])),
         **{name: float(np.median([row[name] for row in steps])) for name in phases},
         "losses": [row["train/loss"] for row in steps],
