@@ -88,7 +88,7 @@ def main() -> None:
         "trajectories_per_step": 8 * args.prompts,
         "question_tokens": [raw.sampling.min_len, raw.sampling.max_len],
         "seconds_per_step_median": float(np.median([row["train/seconds"] for row in steps])),
-        **{name: float(np.median([row[name] for row in steps])) for name in phases},
+        **{name: float(np.median([row[name] for row in steps if name in row])) for name in phases},
         "losses": [row["train/loss"] for row in steps],
         "bad_rows": sum(row["train/bad_rows"] for row in steps),
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
