@@ -82,7 +82,7 @@ def main() -> None:
     steps = [row for row in metrics if "train/loss" in row]
     phases = [name for name in steps[0] if name.startswith("time/")]
     result = {
-        "facts": args.facts,
+        "facts": Path(args.facts).name,
         "model": args.model,
         "steps": args.steps,
         "trajectories_per_step": 8 * args.prompts,
