@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from gfn_jax import objectives
 from gfn_jax.config import Config, check_terminal_reward
 from gfn_jax.errors import UserError
 from gfn_jax.models.hf_weights import TOKENIZER_FILES, find_directory
@@ -26,7 +27,7 @@ from gfn_jax.tasks import Task, make_task
 from gfn_jax.text.prompts import indices_of_step, pad_to_bucket
 from gfn_jax.text.tokenizer import Tokenizer
 from gfn_jax.text.vocabulary import banned_items, terminator_id
-from gfn_jax.types import Prompts, Trajectories
+from gfn_jax.types import Prompts, Scores, Trajectories
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +120,13 @@ class Experiment:
         """log R [N, T] as the end of training has it: the last phase's weights, the end temperature."""
         end = jnp.asarray(jnp.iinfo(jnp.int32).max)
         return self.reward.combine(components, end) / self.config.reward.temperature_end
+
+    def at_stop(self, scores: Scores, components: Components) -> tuple[jax.Array, jax.Array]:
+        """g and log R [N] where each trajectory stops, as the end of training has them; traceable."""
+        log_r_NxT = self.final_log_r(components)
+        g_NxT = objectives.log_ratio(scores, log_r_NxT)
+        g_N, log_r_N = (objectives.at_last_state(values, scores.is_terminable_NxT) for values in (g_NxT, log_r_NxT))
+        return g_N, log_r_N
 
     def texts(self, trajectories: Trajectories) -> list[str]:
         """The continuations as text, each with its terminator."""

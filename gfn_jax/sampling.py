@@ -8,7 +8,6 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from gfn_jax import objectives
 from gfn_jax.config import Mesh, read_run_config
 from gfn_jax.errors import UserError
 from gfn_jax.experiment import Experiment, build
@@ -49,9 +48,8 @@ def _sample_table(experiment: Experiment, workdir: Path, example: Any, count: in
         key_for(seed, Purpose.SAMPLING),
         samples_per_prompt=count,
     )
-    log_r_NxT = experiment.final_log_r(reward.request(experiment.frozen, [example], prompts, trajectories)())
-    g_NxT = objectives.log_ratio(scores, log_r_NxT)
-    log_r, g = (np.asarray(objectives.at_last_state(values, scores.is_terminable_NxT)) for values in (log_r_NxT, g_NxT))
+    components = reward.components(experiment.frozen, [example], prompts, trajectories)
+    g, log_r = map(np.asarray, experiment.at_stop(scores, components))
     texts = experiment.texts(trajectories)
     remarks = reward.explain(experiment.frozen, [example] * count, texts)
     table = Table(title=Text(text))

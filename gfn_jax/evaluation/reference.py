@@ -65,11 +65,10 @@ def references(experiment: Experiment, examples: Sequence[Any], count: int) -> I
         return sample(model, model, experiment.rules, prompts, key, samples_per_prompt=per_prompt)
 
     @jax.jit
-    def at_stop(trajectories: Trajectories, scores: Scores, components: Components):
-        g_NxT = objectives.log_ratio(scores, experiment.final_log_r(components))
-        is_terminable_NxT = scores.is_terminable_NxT
-        last = {name: objectives.at_last_state(terms, is_terminable_NxT) for name, terms in components.items()}
-        return objectives.at_last_state(g_NxT, is_terminable_NxT), last
+    def at_stop(scores: Scores, components: Components) -> tuple[jax.Array, dict[str, jax.Array]]:
+        g_N, _ = experiment.at_stop(scores, components)
+        last = {name: objectives.at_last_state(terms, scores.is_terminable_NxT) for name, terms in components.items()}
+        return g_N, last
 
     for number, example in enumerate(examples):
         repeated = [example] * batch
@@ -80,7 +79,7 @@ def references(experiment: Experiment, examples: Sequence[Any], count: int) -> I
             trajectories, scores = draw(experiment.frozen, prompts, key)
             request = experiment.reward.request(experiment.frozen, repeated, prompts, trajectories)
             drawn.append((trajectories, scores, request))
-        parts = [jax.device_get(at_stop(trajectories, scores, request())) for trajectories, scores, request in drawn]
+        parts = [jax.device_get(at_stop(scores, request())) for _, scores, request in drawn]
         yield Reference(
             [text for trajectories, _, _ in drawn for text in experiment.texts(trajectories)],
             np.concatenate([g for g, _ in parts]).astype(np.float64),

@@ -12,7 +12,6 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gfn_jax import objectives
 from gfn_jax.evaluation.diversity import distinct_share, mean_edit_distance
 from gfn_jax.experiment import Experiment
 from gfn_jax.models.parts import Weights
@@ -77,18 +76,8 @@ class Validation:
         def rescore(adapter: Weights, frozen: Weights, prompts: Prompts, trajectories: Trajectories) -> Scores:
             return score(*structure.policy_and_frozen(adapter, frozen), rules, prompts, trajectories)
 
-        def at_stop(scores: Scores, components: Components) -> tuple[jax.Array, jax.Array]:
-            """g and log R at every trajectory's last state."""
-            log_r_NxT = experiment.final_log_r(components)
-            g_NxT = objectives.log_ratio(scores, log_r_NxT)
-            is_terminable_NxT = scores.is_terminable_NxT
-            return (
-                objectives.at_last_state(g_NxT, is_terminable_NxT),
-                objectives.at_last_state(log_r_NxT, is_terminable_NxT),
-            )
-
         self._draw, self._draw_frozen = jax.jit(draw), jax.jit(draw_frozen)
-        self._rescore, self._at_stop = jax.jit(rescore), jax.jit(at_stop)
+        self._rescore, self._at_stop = jax.jit(rescore), jax.jit(experiment.at_stop)
         size = experiment.config.eval.prompts_per_batch
         self._batches = [
             self._prepare(number, examples[first : first + size], examples)

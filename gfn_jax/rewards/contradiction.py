@@ -80,7 +80,7 @@ class ContradictionReward(Reward):
         per_prompt = texts.shape[0] // len(examples)
         claims = [examples[row // per_prompt] for row in texts.rows_M]
         answers = self._answer(frozen, claims, texts.texts)
-        judged = self._judge([(claim.edit_fact, answer.text) for claim, answer in zip(claims, answers, strict=True)])
+        judged = self._judge(claims, answers)
 
         def components() -> Components:
             return {
@@ -113,7 +113,7 @@ class ContradictionReward(Reward):
     def explain(self, frozen: Weights, examples: Sequence[Claim], texts: Sequence[str]) -> list[dict[str, Any]]:
         """The frozen model's answer to each question, and P(contradiction)."""
         answers = self._answer(frozen, examples, [text.strip() for text in texts])
-        judged = self._judge([(claim.edit_fact, answer.text) for claim, answer in zip(examples, answers, strict=True)])
+        judged = self._judge(examples, answers)
         return [
             {"answer": answer.text, "p_contradiction": math.exp(log_p)}
             for answer, log_p in zip(answers, judged(), strict=True)
@@ -134,8 +134,9 @@ class ContradictionReward(Reward):
             self._answers.update(fresh)
             return answers
 
-    def _judge(self, pairs: Sequence[tuple[str, str]]) -> Callable[[], list[float]]:
+    def _judge(self, claims: Sequence[Claim], answers: Sequence[Answer]) -> Callable[[], list[float]]:
         """Sends (fact, answer)s to the workers that were not sent before; calling the result waits for all."""
+        pairs = [(claim.edit_fact, answer.text) for claim, answer in zip(claims, answers, strict=True)]
         unjudged = {pair for pair in pairs if pair not in self._judgements}
         # Neighbours in length share a batch, which the longest of them pads.
         ordered = sorted(unjudged, key=lambda pair: (len(pair[0]) + len(pair[1]), pair))
