@@ -51,20 +51,28 @@ class TinyWorld:
             mean, std = float(path[-1].key == "scale"), stds.get(path[-1].key, 0.1)
             return jnp.asarray(rng.normal(mean, std, leaf.shape), leaf.dtype)
 
-        def adapter_leaf(path, leaf, fresh):
-            std = 0.0 if fresh and path[-1].key == "lora_b" else adapter_std
-            return jnp.asarray(rng.normal(0, std, leaf.shape), leaf.dtype)
+        def adapter_leaf(path, leaf):
+            return jnp.asarray(rng.normal(0, adapter_std, leaf.shape), leaf.dtype)
 
         with_path = jax.tree_util.tree_map_with_path
         self.frozen: Weights = with_path(frozen_leaf, self.structure.abstract_frozen)
-        self.fresh: Weights = with_path(partial(adapter_leaf, fresh=True), self.structure.abstract_adapter)
-        self.adapter: Weights = with_path(partial(adapter_leaf, fresh=False), self.structure.abstract_adapter)
+        self.adapter: Weights = with_path(adapter_leaf, self.structure.abstract_adapter)
         is_banned = np.zeros(architecture.vocab_size, bool)
         is_banned[words + 1 :] = True
         self.rules: Rules = make_rules(
             is_banned, architecture.padded_vocab_size, words, min_len, max_len, support_min_p
         )
         self._log_probs = jax.jit(self._exact_log_probs)
+
+    def fresh_adapter(self, seed: int = 0) -> Weights:
+        """An adapter that changes nothing yet."""
+        rng = np.random.default_rng([2, seed])
+
+        def leaf(path, like):
+            std = 0.0 if path[-1].key == "lora_b" else 0.3
+            return jnp.asarray(rng.normal(0, std, like.shape), like.dtype)
+
+        return jax.tree_util.tree_map_with_path(leaf, self.structure.abstract_adapter)
 
     def policy(self, adapter: Weights | None = None) -> GPT2:
         return self.structure.policy(self.adapter if adapter is None else adapter, self.frozen)
@@ -113,7 +121,11 @@ class TableReward(Reward):
         self._look_up = jax.jit(partial(_look_up, words=world.words))
 
     def components(self, frozen, examples, prompts, trajectories) -> dict[str, jax.Array]:
-        return {"log_r": self._look_up(self.table, trajectories.tokens_NxL)}
+        return self.look_up(self.table, trajectories)
+
+    def look_up(self, table: jax.Array, trajectories: Trajectories) -> dict[str, jax.Array]:
+        """The components from another table."""
+        return {"log_r": self._look_up(table, trajectories.tokens_NxL)}
 
     def combine(self, components, step) -> jax.Array:
         return components["log_r"]
@@ -130,7 +142,7 @@ def _look_up(table, tokens_NxL, words):
 
 def target_distribution(world: TinyWorld, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """R / Z over all strings that the masks allow, one row for each prompt, and log Z of each prompt."""
-    may_be_sampled = np.isfinite(world.exact_log_probs(world.fresh))
+    may_be_sampled = np.isfinite(world.exact_log_probs(world.fresh_adapter()))
     log_r = np.where(may_be_sampled, np.asarray(table, np.float64), -np.inf)
     log_z = np.logaddexp.reduce(log_r, axis=1)
     return np.exp(log_r - log_z[:, None]), log_z

@@ -196,7 +196,7 @@ def test_the_loop_ends_with_the_last_row():
     """With a stop that is nearly certain, sampling 13 tokens costs few of them."""
     world = TinyWorld(words=3, min_len=0, max_len=13, embedding_std=0.02)
     calls = []
-    model = world.policy(world.fresh)
+    model = world.policy(world.fresh_adapter())
     bias = jnp.zeros(world.rules.is_word_V.shape[0]).at[world.rules.terminator].set(30.0)
     plain_logits = type(model).logits
 
