@@ -185,7 +185,7 @@ class Trainer:
             if self.off_policy:
                 trajectories, kept = mix(kept, trajectories, step, draw)
             components = self._reward.look_up(table, trajectories)
-            state, _ = self._functions.update(state, frozen, prompts, trajectories, components)
+            state, _ = self._functions.update(state, frozen, prompts, trajectories, components, None)
             return (state, kept), None
 
         return jax.lax.scan(one_step, carry, first + jnp.arange(STEPS_AT_ONCE))[0]

@@ -79,7 +79,7 @@ def main() -> None:
         prompts = experiment.encode(batch)
         trajectories = functions.sample(state.adapter, frozen, prompts, step)
         components = reward.components(frozen, batch, prompts, trajectories)
-        state, metrics = functions.update(state, frozen, prompts, trajectories, components)
+        state, metrics = functions.update(state, frozen, prompts, trajectories, components, None)
         jax.block_until_ready(metrics)
         seconds.append(time.perf_counter() - started)
     losses.append(loss())

@@ -103,6 +103,15 @@ def base() -> ConfigDict:
     )
     config.reward.cache_size = 1_000_000  # answers, and judgements, that are remembered
 
+    config.replay = ConfigDict()
+    config.replay.backend = "memory"  # or redis: shared by processes; what either holds is in the checkpoints
+    config.replay.url = "redis://localhost:6379/0"  # redis: of the server; rediss:// for TLS
+    config.replay.password_variable = ""  # redis: the environment variable that holds the server's password
+    config.replay.fraction = 0.0  # of samples_per_prompt, rounded: rows that are remembered instead of drawn
+    config.replay.sampling = "uniform"  # or reward: those of a prompt in proportion to R at the end temperature
+    config.replay.capacity = 50  # most continuations of a prompt; the best stay
+    config.replay.min_edit_distance = 0.25  # of words, as a share: nearer than this counts as the same
+
     config.train = ConfigDict()
     config.train.steps = 1_000  # optimiser steps, as all schedules count; a run may be continued with more
     config.train.prompts_per_step = 32
@@ -119,6 +128,8 @@ def base() -> ConfigDict:
     config.train.pipeline_depth = 0  # batches that are sampled while the rewards of earlier ones are computed
     config.train.log_every = 1
     config.train.checkpoint_every = 100
+    config.train.keep_checkpoints = 2  # the last ones ...
+    config.train.keep_best = "elbo"  # ... and the one with the highest validation figure of this name; empty: no such
     config.train.eval_every = 100
 
     config.eval = ConfigDict()

@@ -27,7 +27,18 @@ OfEights = Annotated[int, Field(ge=8, multiple_of=8)]
 FLATTEST_TARGET = 0.8
 """Least power of the frozen model's likelihood in a target that no support mask keeps on language."""
 
-SAFE_TO_CHANGE = ("train.steps", "train.checkpoint_every", "train.eval_every", "train.log_every", "tracking")
+SAFE_TO_CHANGE = (
+    "train.steps",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.keep_best",
+    "train.eval_every",
+    "train.log_every",
+    "replay.backend",
+    "replay.url",
+    "replay.password_variable",
+    "tracking",
+)
 """Keys in which a run may differ from the one that its workdir holds."""
 
 
@@ -146,6 +157,16 @@ class Reward(Section):
     cache_size: Count
 
 
+class Replay(Section):
+    backend: Literal["memory", "redis"]
+    url: Text
+    password_variable: str
+    fraction: Annotated[float, Field(ge=0, lt=1)]
+    sampling: Literal["uniform", "reward"]
+    capacity: Count
+    min_edit_distance: Share
+
+
 class Train(Section):
     steps: Count
     prompts_per_step: Count
@@ -162,6 +183,8 @@ class Train(Section):
     pipeline_depth: Natural
     log_every: Count
     checkpoint_every: Count
+    keep_checkpoints: Count
+    keep_best: str
     eval_every: Count
 
     @model_validator(mode="after")
@@ -193,9 +216,25 @@ class Config(Section):
     sampling: Sampling
     objective: Objective
     reward: Reward
+    replay: Replay
     train: Train
     eval: Evaluation
     tracking: Tracking
+
+    @property
+    def replayed_per_prompt(self) -> int:
+        """How many of a prompt's samples in a training step are remembered ones."""
+        return round(self.replay.fraction * self.sampling.samples_per_prompt)
+
+    @model_validator(mode="after")
+    def _has_fresh_and_replayed_rows(self) -> "Config":
+        samples, replayed = self.sampling.samples_per_prompt, self.replayed_per_prompt
+        if self.replay.fraction and not 0 < replayed < samples:
+            raise ValueError(
+                f"replay.fraction {self.replay.fraction:g} of sampling.samples_per_prompt {samples} are {replayed} "
+                "rows: a prompt needs a fresh row or more, and a replayed one"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_rewards_to_compare(self) -> "Config":
@@ -217,15 +256,17 @@ class Config(Section):
     @model_validator(mode="after")
     def _has_samples_to_compare(self) -> "Config":
         may_need_start = self.sampling.min_len > 0 or self.sampling.support_min_p > 0
-        name, samples = self.objective.name, self.sampling.samples_per_prompt
+        name, samples = self.objective.name, self.sampling.samples_per_prompt - self.replayed_per_prompt
         if samples < 2 and name in ("pooled", "vargrad"):
             raise ValueError(
-                f"objective {name!r} compares the samples of a prompt: set sampling.samples_per_prompt to 2 or more"
+                f"objective {name!r} compares the samples of a prompt: set sampling.samples_per_prompt to 2 or more, "
+                "not counting replayed ones"
             )
         if samples < 2 and name in ("subtb", "db") and may_need_start:
             raise ValueError(
                 f"objective {name!r} with sampling.min_len or sampling.support_min_p above 0 estimates log Z "
-                "from a prompt's other samples: set sampling.samples_per_prompt to 2 or more"
+                "from a prompt's other samples: set sampling.samples_per_prompt to 2 or more, not counting "
+                "replayed ones"
             )
         return self
 

@@ -78,6 +78,7 @@ class Experiment:
     structure: ModelStructure
     adapter: Weights
     frozen: Weights
+    frozen_sha256: str
     rules: Rules
     reward: Reward
     functions: StepFunctions
@@ -88,6 +89,18 @@ class Experiment:
 
     def __exit__(self, *_: object) -> None:
         self.reward.close()
+
+    def content_key(self, example: Any) -> str:
+        """What names an example by all that its rewards' components depend on, in every process and every run."""
+        config, reward = self.config, self.reward
+        said = {
+            "reward": [f"{type(reward).__module__}:{type(reward).__qualname__}", reward.version],
+            "frozen": self.frozen_sha256,
+            "config": config.model_dump(mode="json", include={"task": True, "reward": {"answers", "nli"}}),
+            "prompt": self.task.prompt(example),
+            "example": dict(self.task.describe(example)),
+        }
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
 
     def check_examples(self, examples: Sequence[Any], *, in_buckets: bool = True) -> None:
         """Raises `UserError`, naming an example, where a prompt is empty, leaves no room to go on or fits no bucket,
@@ -150,7 +163,8 @@ def build(config: Config) -> Experiment:
     mesh = make_mesh(config.mesh.data, config.mesh.model)
     check_divisible(mesh, "train.microbatch_prompts", config.train.microbatch_prompts, "data")
     check_divisible(mesh, "eval.prompts_per_batch", config.eval.prompts_per_batch, "data")
-    structure, adapter, frozen = load_model(config.model, mesh, config.seed)
+    model = load_model(config.model, mesh, config.seed)
+    structure = model.structure
     vocabulary = structure.architecture.vocab_size
     if len(tokenizer.items) > vocabulary:
         raise UserError(f"the tokenizer has {len(tokenizer.items)} items, but the model's vocabulary only {vocabulary}")
@@ -169,4 +183,4 @@ def build(config: Config) -> Experiment:
     if reward.granularity == "terminal":
         check_terminal_reward(config.objective.name)
     functions = StepFunctions(config, structure, reward, rules, mesh)
-    return Experiment(config, mesh, task, tokenizer, structure, adapter, frozen, rules, reward, functions, stopwatch)
+    return Experiment(config, mesh, task, tokenizer, *model, rules, reward, functions, stopwatch)

@@ -12,6 +12,7 @@ from gfn_jax.config import Mesh, read_run_config
 from gfn_jax.errors import UserError
 from gfn_jax.experiment import Experiment, build
 from gfn_jax.policy.sampler import sample
+from gfn_jax.replay.entry import NOTHING
 from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
 from gfn_jax.runtime.keys import Purpose, key_for
 from gfn_jax.tasks import make_task
@@ -32,9 +33,9 @@ def sample_table(workdir: Path, fields: Mapping[str, str | None], count: int, se
 def _sample_table(experiment: Experiment, workdir: Path, example: Any, count: int, seed: int) -> Table:
     experiment.check_examples([example], in_buckets=False)
     functions, reward = experiment.functions, experiment.reward
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    snapshot = checkpoints.restore_latest(Snapshot(functions.init(experiment.adapter), functions.no_trajectories()))
-    checkpoints.close()
+    fresh = Snapshot(functions.init(experiment.adapter), functions.no_trajectories(), NOTHING)
+    with Checkpoints(workdir / "checkpoints", experiment.frozen_sha256) as checkpoints:
+        snapshot, _ = checkpoints.restore_latest(fresh)
     if snapshot is None:
         raise UserError(f"{workdir} holds no checkpoint yet")
 

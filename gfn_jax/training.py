@@ -7,13 +7,19 @@ import jax.numpy as jnp
 from rich.console import Console
 
 from gfn_jax.config import Config
+from gfn_jax.errors import TrainingError
 from gfn_jax.evaluation.report import before_and_after
 from gfn_jax.evaluation.validation import Validation
+from gfn_jax.experience import Experience, make_buffer
 from gfn_jax.experiment import Examples, Experiment, build
 from gfn_jax.pipeline import Pipeline
+from gfn_jax.replay.buffer import ReplayBuffer
+from gfn_jax.replay.entry import NOTHING
 from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
-from gfn_jax.runtime.run_directory import check_data, check_ownership, claim
+from gfn_jax.runtime.interruption import Interruption
+from gfn_jax.runtime.run_directory import alone_in, check_data, check_ownership, claim, namespace, read_run_id
 from gfn_jax.runtime.tracking import Tracker, check_login
+from gfn_jax.seeding import sow
 
 
 def train(config: Config, workdir: Path, console: Console) -> None:
@@ -25,50 +31,90 @@ def train(config: Config, workdir: Path, console: Console) -> None:
     check_login(config)
     examples = Examples.load(config)
     check_data(workdir, examples.sha256())
+    run_id = read_run_id(workdir)
+    buffer = make_buffer(config, namespace(workdir, run_id))
     with build(config) as experiment:
         experiment.check_examples([*examples.train, *examples.validation])
         counts = f"{len(examples.train)} training and {len(examples.validation)} validation examples"
         console.print(f"{counts}; compiling ...")
-        _train(config, workdir, console, examples, experiment)
+        claim(workdir, config, examples.sha256(), run_id)
+        with (
+            alone_in(workdir),
+            Checkpoints(
+                workdir / "checkpoints",
+                experiment.frozen_sha256,
+                keep=config.train.keep_checkpoints,
+                keep_best=config.train.keep_best,
+            ) as checkpoints,
+        ):
+            try:
+                _train(workdir, console, examples, experiment, buffer, checkpoints)
+            except TrainingError as error:
+                raise TrainingError(f"{error}; {checkpoints.latest}") from error
+        buffer.close()
 
 
-def _train(config: Config, workdir: Path, console: Console, examples: Examples, experiment: Experiment) -> None:
-    functions, frozen, stopwatch = experiment.functions, experiment.frozen, experiment.stopwatch
-    claim(workdir, config, examples.sha256())
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    fresh = Snapshot(functions.init(jax.tree.map(jnp.copy, experiment.adapter)), functions.no_trajectories())
-    restored = checkpoints.restore_latest(fresh)
-    state = (restored or fresh).state
-    start, last = int(state.step), config.train.steps
+def _train(
+    workdir: Path,
+    console: Console,
+    examples: Examples,
+    experiment: Experiment,
+    buffer: ReplayBuffer,
+    checkpoints: Checkpoints,
+) -> None:
+    config, functions, frozen, stopwatch = (
+        experiment.config,
+        experiment.functions,
+        experiment.frozen,
+        experiment.stopwatch,
+    )
+    experience = Experience(experiment, buffer)
+    fresh = Snapshot(functions.init(jax.tree.map(jnp.copy, experiment.adapter)), functions.no_trajectories(), NOTHING)
+    restored, faults = checkpoints.restore_latest(fresh)
+    for step, fault in faults.items():
+        console.print(f"checkpoint {step} is damaged ({fault}) and moved to {checkpoints.set_aside([step])}")
+    begin = restored or fresh
+    state, start, last = begin.state, begin.step, config.train.steps
     if restored:
         console.print(f"going on after step {start}, from the checkpoint in {workdir}")
+    buffer.restore(begin.replay)
+    seeds = sow(buffer, workdir, begin.seeds)
     validation = Validation(experiment, examples.validation)
     before = after = validation.measure(experiment.adapter)
 
-    with Tracker(config, workdir, start if restored else None, console) as tracker:
+    with Tracker(config, workdir, start if restored else None, console) as tracker, Interruption() as interruption:
         if not restored:
             tracker.log_validation(0, before.summary(), before.probes)
-        pipeline = Pipeline(experiment, examples, start, last, restored.waiting if restored else ())
+        pipeline = Pipeline(experiment, examples, start, last, begin.waiting if restored else ())
         stopwatch.take()
         for step in range(start, last):
             drawn = pipeline.advance(state.adapter)
+            experience.draw(step, drawn.examples)
             components = drawn.components()
+            replayed = experience.rows(components)
             with stopwatch.measure("update"):
-                state, metrics = functions.update(state, frozen, drawn.prompts, drawn.trajectories, components)
+                state, metrics = functions.update(
+                    state, frozen, drawn.prompts, drawn.trajectories, components, replayed
+                )
                 tracker.flush()  # writes the step before, while this one runs
                 jax.block_until_ready(state)
-            tracker.log_step(step + 1, metrics, drawn.examples, stopwatch.take())
+            experience.remember(step, drawn.examples, drawn.trajectories, components)
+            tracker.log_step(step + 1, metrics, drawn.examples, replay=experience.statistics(), time=stopwatch.take())
 
+            is_last, figures = step + 1 == last or bool(interruption.requested), None
             if (step + 1) % config.train.eval_every == 0 or step + 1 == last:
                 tracker.flush()
                 after = validation.measure(state.adapter)
-                tracker.log_validation(step + 1, after.summary(), after.probes)
+                figures = after.summary()
+                tracker.log_validation(step + 1, figures, after.probes)
                 stopwatch.take()
             # Last, so that a checkpoint never stands for figures that were not written down.
-            if (step + 1) % config.train.checkpoint_every == 0 or step + 1 == last:
+            if (step + 1) % config.train.checkpoint_every == 0 or is_last:
                 tracker.flush()
-                checkpoints.save(Snapshot(state, pipeline.waiting))
+                checkpoints.save(Snapshot(state, pipeline.waiting, buffer.snapshot(), seeds), figures)
+            if interruption.requested and step + 1 < last:
+                console.print(f"stopped by {interruption.requested} after step {step + 1}; the same command goes on")
+                return
         if start >= last:
             after = validation.measure(state.adapter)
-    checkpoints.close()
     console.print(before_and_after(before, after))

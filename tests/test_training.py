@@ -17,7 +17,9 @@ from safetensors.torch import load_file, save_file
 from examples import favourite_word
 from gfn_jax.config import Config, Section, parse_config
 from gfn_jax.errors import TrainingError, UserError
+from gfn_jax.experience import make_buffer
 from gfn_jax.experiment import Examples, build
+from gfn_jax.replay.entry import NOTHING
 from gfn_jax.rewards.likelihood import LikelihoodReward
 from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
 from gfn_jax.sampling import sample_table
@@ -39,6 +41,7 @@ def short_config(**overrides):
         "sampling__samples_per_prompt": 3,
         "sampling__max_len": 7,
         "sampling__support_min_p": 0.01,
+        "replay__fraction": 0.3,
         "train__steps": 4,
         "train__prompts_per_step": 4,
         "train__microbatch_prompts": 2,
@@ -59,10 +62,10 @@ def run(settings, workdir):
 
 def final_adapter(settings, workdir):
     experiment = build(settings)
-    checkpoints = Checkpoints(workdir / "checkpoints")
     functions = experiment.functions
-    snapshot = checkpoints.restore_latest(Snapshot(functions.init(experiment.adapter), functions.no_trajectories()))
-    checkpoints.close()
+    fresh = Snapshot(functions.init(experiment.adapter), functions.no_trajectories(), NOTHING)
+    with Checkpoints(workdir / "checkpoints", experiment.frozen_sha256) as checkpoints:
+        snapshot, _ = checkpoints.restore_latest(fresh)
     return jax.device_get(snapshot.state.adapter)
 
 
@@ -132,6 +135,8 @@ def test_every_key_has_a_reader(finished, keys_read, recording):
         experiment.reward.combine({name: jnp.zeros(1) for name in COMPONENTS}, jnp.asarray(0))
     with recording():
         short_config(reward__temperature_end=2.0, sampling__support_min_p=0.0, reward__allow_flat_target=True)
+        with pytest.raises(UserError, match="no Redis server answers"):
+            make_buffer(short_config(replay__backend="redis", replay__url="redis://localhost:1/0"), "name")
     assert list(unread()) == ["task.options", "tracking.project"]  # for tasks of one's own; where wandb is not disabled
 
 
@@ -208,7 +213,7 @@ class BrokenTask(NextSentence):
 def test_rows_without_a_reward_are_left_out_counted_and_end_the_run_where_they_persist(tmp_path, monkeypatch):
     monkeypatch.setitem(TASKS, "next_sentence", BrokenTask)
     settings = short_config(train__max_bad_steps=3, train__eval_every=100, train__steps=5)
-    with pytest.raises(TrainingError, match=r"step 3: 1 of 12 rows .* the first is row 4, of the example '\w+"):
+    with pytest.raises(TrainingError, match=r"step 3: 1 of 12 rows .* the first is row 6, of the example '\w+"):
         run(settings, tmp_path / "run")
     metrics = [row for row in json_lines(tmp_path / "run" / "metrics.jsonl") if "train/loss" in row]
     assert [row["train/bad_rows"] for row in metrics] == [1, 1]

@@ -1,5 +1,6 @@
 """Hugging Face directories: finding them, their architecture, and their weights into our layout."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -170,7 +171,16 @@ def _expected_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _read_tensors(directory: Path) -> Iterator[tuple[str, np.ndarray]]:
+def weights_sha256(directory: Path) -> str:
+    """The hash of the files that `load_weights` reads, in their order."""
+    digest = hashlib.sha256()
+    for path in _weight_files(directory):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _weight_files(directory: Path) -> list[Path]:
     index = directory / "model.safetensors.index.json"
     if index.exists():
         try:
@@ -179,10 +189,13 @@ def _read_tensors(directory: Path) -> Iterator[tuple[str, np.ndarray]]:
             raise UserError(f"{index} is not an index of safetensors files: {error}") from error
     else:
         files = ["model.safetensors"]
-    for file in files:
-        path = directory / file
-        if not path.exists():
-            raise UserError(f"{directory} has no {file}")
+    if missing := [file for file in files if not (directory / file).exists()]:
+        raise UserError(f"{directory} has no {missing[0]}")
+    return [directory / file for file in files]
+
+
+def _read_tensors(directory: Path) -> Iterator[tuple[str, np.ndarray]]:
+    for path in _weight_files(directory):
         try:
             with safe_open(path, framework="flax") as tensors:
                 for name in tensors.keys():  # noqa: SIM118 (not a mapping)

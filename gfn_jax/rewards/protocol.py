@@ -37,9 +37,12 @@ class Reward(abc.ABC):
     """log R in two steps: its components, which may cost a lot, and their combination, which is pure.
 
     granularity  "prefix" where every terminable state has its own log R, "terminal" where only the last has
+    version      raised whenever the same example and text come to other components, so that none are
+                 replayed that were computed otherwise
     """
 
     granularity: Literal["prefix", "terminal"] = "prefix"
+    version: int = 1
 
     def components(
         self, frozen: Weights, examples: Sequence[Any], prompts: Prompts, trajectories: Trajectories

@@ -1,51 +1,180 @@
-"""Checkpoints of a run: all that a step changes, by Orbax; never the frozen weights."""
+"""Checkpoints of a run: all that a step changes, by Orbax; never the frozen weights, but their hash."""
 
+import dataclasses
+import hashlib
+import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
-from flax import struct
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from gfn_jax.errors import UserError
+from gfn_jax.errors import TrainingError, UserError
 from gfn_jax.runtime.train_step import TrainState
 from gfn_jax.types import Trajectories
 
+FORMAT = 1
+"""Version of what a checkpoint holds."""
 
-@struct.dataclass
+
+@dataclasses.dataclass(frozen=True)
 class Snapshot:
-    """The state after a step, and the trajectories that were drawn for later ones by then."""
+    """What a run goes on from.
+
+    state    after a step
+    waiting  the trajectories that were drawn for later steps by then
+    replay   what the buffer held, as `ReplayBuffer.snapshot` gives it
+    seeds    the names of the pools that were put into the buffer
+    """
 
     state: TrainState
     waiting: tuple[Trajectories, ...]
+    replay: np.ndarray
+    seeds: tuple[str, ...] = ()
+
+    @property
+    def step(self) -> int:
+        return int(self.state.step)
 
 
 class Checkpoints:
-    """The last checkpoints under a directory; saving goes on in the background."""
+    """The last checkpoints under a directory, and the best one; saving goes on in the background.
 
-    def __init__(self, directory: Path, keep: int = 2):
-        self._directory = directory
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+    Orbax writes a checkpoint under another name and renames it when it is whole, so a kill at any
+    instant leaves the one before. Each carries a digest of its content, so that damage is seen.
+    """
+
+    def __init__(self, directory: Path, frozen_sha256: str, *, keep: int = 0, keep_best: str = ""):
+        """`keep` is for how many of the last ones there is room, 0 for reading alone.
+
+        `keep_best` names the figure whose highest value is kept too, if any.
+        """
+        self._directory, self._frozen_sha256, self._keep_best = directory, frozen_sha256, keep_best
+        policies: list[Any] = [LatestN(keep)]
+        if keep_best:
+            policies.append(
+                BestN(get_metric_fn=lambda figures: figures[keep_best], n=1, keep_checkpoints_without_metrics=False)
+            )
+        options = ocp.CheckpointManagerOptions(
+            read_only=not keep,
+            create=bool(keep),
+            cleanup_tmp_directories=bool(keep),
+            preservation_policy=AnyPreservationPolicy(policies) if keep else None,
+        )
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
-    def restore_latest(self, like: Snapshot) -> Snapshot | None:
-        """The latest snapshot, shaped and placed as `like`, or None where nothing was saved yet."""
-        step = self._manager.latest_step()
-        if step is None:
-            return None
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Waits until everything is on disk; raises `TrainingError` where it cannot be, unless there is worse."""
         try:
-            restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
-        except (ValueError, KeyError) as error:
+            self._manager.wait_until_finished()
+        except Exception as failure:
+            if error is None:
+                raise self._failure(failure) from failure
+        finally:
+            self._manager.close()
+
+    def restore_latest(self, like: Snapshot) -> tuple[Snapshot | None, dict[int, str]]:
+        """The latest snapshot that can be read, shaped and placed as `like`; and what is wrong with later ones.
+
+        None where nothing was saved yet. Raises `UserError` where the checkpoints are of other
+        frozen weights, or none can be read.
+        """
+        faults: dict[int, str] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return self._restore(step, like), faults
+            except UserError:
+                raise
+            except Exception as error:  # a damaged file fails in as many ways as there are bytes
+                faults[step] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if faults:
+            step, fault = next(iter(faults.items()))
             raise UserError(
-                f"the checkpoint {self._directory / str(step)} does not fit this model and optimiser: {error}"
-            ) from error
-        return restored
+                f"no checkpoint in {self._directory} can be read; {step}, the latest, fails with {fault}. "
+                "Choose another --workdir, or delete the checkpoints to begin again"
+            )
+        return None, faults
 
-    def save(self, snapshot: Snapshot) -> None:
-        self._manager.save(int(snapshot.state.step), args=ocp.args.StandardSave(snapshot))
+    def set_aside(self, steps: Iterable[int]) -> Path:
+        """Moves the checkpoints of these steps out of the way; where to."""
+        place = self._directory.parent / "damaged"
+        for step in steps:
+            target = place / f"checkpoint-{step}"
+            shutil.rmtree(target, ignore_errors=True)
+            place.mkdir(exist_ok=True)
+            shutil.move(self._directory / str(step), target)
+        self._manager.reload()
+        return place
 
-    def close(self) -> None:
-        """Waits until everything is on disk."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+    def save(self, snapshot: Snapshot, figures: Mapping[str, float] | None = None) -> None:
+        """Begins to save; `figures` are of a validation of this very state, if there was one."""
+        about = {
+            "format": FORMAT,
+            "frozen_sha256": self._frozen_sha256,
+            "digest": _digest(snapshot),
+            "seeds": snapshot.seeds,
+        }
+        best = {self._keep_best: figures[self._keep_best]} if figures and self._keep_best else None
+        try:
+            self._manager.save(
+                snapshot.step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave((snapshot.state, snapshot.waiting)),
+                    replay=ocp.args.StandardSave({"bytes": snapshot.replay}),
+                    about=ocp.args.JsonSave(about),
+                ),
+                metrics=best,
+            )
+        except Exception as error:
+            raise self._failure(error) from error
+
+    @property
+    def latest(self) -> str:
+        """Where the last whole checkpoint is, for a message."""
+        step = self._manager.latest_step()
+        return (
+            "no checkpoint was saved yet" if step is None else f"the last checkpoint is {self._directory / str(step)}"
+        )
+
+    def _restore(self, step: int, like: Snapshot) -> Snapshot:
+        about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+        where = self._directory / str(step)
+        if about["format"] != FORMAT:
+            raise UserError(f"{where} is of format {about['format']}, and this version reads {FORMAT}")
+        if about["frozen_sha256"] != self._frozen_sha256:
+            raise UserError(
+                f"{where} was trained on other frozen weights than model.name_or_path holds now; "
+                "choose another --workdir, or restore the model"
+            )
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, (like.state, like.waiting))
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), replay=ocp.args.StandardRestore()),
+        )
+        state, waiting = restored["state"]
+        snapshot = Snapshot(state, waiting, np.asarray(restored["replay"]["bytes"]), tuple(about["seeds"]))
+        if _digest(snapshot) != about["digest"]:
+            raise ValueError("its content is not what was saved")
+        return snapshot
+
+    def _failure(self, error: Exception) -> TrainingError:
+        return TrainingError(
+            f"{self._directory} cannot be written ({' '.join(str(error).split())[:200]}); {self.latest}"
+        )
+
+
+def _digest(snapshot: Snapshot) -> str:
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(jax.device_get((snapshot.state, snapshot.waiting))):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    digest.update(snapshot.replay.tobytes())
+    return digest.hexdigest()

@@ -13,6 +13,7 @@ class Purpose(enum.IntEnum):
     VALIDATION_FROZEN = 4
     SAMPLING = 5
     REFERENCE = 6
+    REPLAY = 7
 
 
 def key_for(seed: int, purpose: Purpose, index: int | jax.Array = 0) -> jax.Array:

@@ -1,5 +1,8 @@
 """Loading what a configuration calls its model, and placing it on the mesh."""
 
+import hashlib
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -14,8 +17,17 @@ from gfn_jax.runtime.mesh import check_weights, replicated, weight_shardings
 from gfn_jax.types import LoRAConfig
 
 
-def load_model(config: Model, mesh: Mesh, seed: int) -> tuple[ModelStructure, Weights, Weights]:
-    """The structure, a fresh adapter and the frozen weights, placed on the mesh.
+class Loaded(NamedTuple):
+    """A structure, a fresh adapter and frozen weights, placed on the mesh; and what identifies the frozen weights."""
+
+    structure: ModelStructure
+    adapter: Weights
+    frozen: Weights
+    frozen_sha256: str
+
+
+def load_model(config: Model, mesh: Mesh, seed: int) -> Loaded:
+    """The model that a configuration names.
 
     Raises `UserError` for whatever is wrong with the directory, its weights, the targets or the mesh.
     """
@@ -36,6 +48,8 @@ def load_model(config: Model, mesh: Mesh, seed: int) -> tuple[ModelStructure, We
     adapter = jax.jit(structure.random_adapter, out_shardings=replicated(mesh))(key_for(seed, Purpose.ADAPTER))
     if directory is None:
         frozen = jax.jit(structure.random_frozen, out_shardings=shardings)(key_for(seed, Purpose.FROZEN_WEIGHTS))
+        frozen_sha256 = hashlib.sha256(f"random, seed {seed}: {architecture}".encode()).hexdigest()
     else:
         frozen = jax.device_put(hf_weights.load_weights(directory, architecture, dtype), shardings)
-    return structure, adapter, frozen
+        frozen_sha256 = hf_weights.weights_sha256(directory)
+    return Loaded(structure, adapter, frozen, frozen_sha256)

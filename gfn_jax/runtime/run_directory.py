@@ -1,13 +1,19 @@
 """The directory of a run: whose it is, and its files of one JSON object a line."""
 
+import contextlib
+import fcntl
+import hashlib
 import json
+import math
 import os
-from collections.abc import Iterable, Mapping
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from gfn_jax.config import Config, differing_keys, read_run_config
-from gfn_jax.errors import UserError
+from gfn_jax.errors import TrainingError, UserError
 
 
 def check_ownership(workdir: Path, config: Config) -> None:
@@ -24,14 +30,38 @@ def check_ownership(workdir: Path, config: Config) -> None:
         raise UserError(f"--workdir {workdir} is not empty and holds no run (no config.json); choose another")
 
 
-def claim(workdir: Path, config: Config, data_hash: str) -> None:
-    """Makes the directory and writes whose it is: `config.json` and `data.sha256`."""
+def read_run_id(workdir: Path) -> str:
+    """The name that the run in the directory has for ever, or a new one."""
+    file = workdir / "run_id"
+    return file.read_text().strip() if file.exists() else uuid.uuid4().hex
+
+
+def namespace(workdir: Path, run_id: str) -> str:
+    """What a run calls its own elsewhere. A copy of its directory is another run, and gets another name."""
+    seal = hashlib.sha256(f"{run_id} {workdir.absolute()}".encode()).hexdigest()
+    return f"{workdir.absolute().name}-{seal[:16]}"
+
+
+def claim(workdir: Path, config: Config, data_hash: str, run_id: str) -> None:
+    """Makes the directory and writes whose it is: `config.json`, `data.sha256` and `run_id`."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        _replace(workdir / "config.json", json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
+        _replace(workdir / "run_id", f"{run_id}\n")
         _replace(workdir / "data.sha256", f"{data_hash}\n")
+        _replace(workdir / "config.json", json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
     except OSError as error:
         raise UserError(f"--workdir {workdir} cannot be written: {error}") from error
+
+
+@contextmanager
+def alone_in(workdir: Path) -> Iterator[None]:
+    """A context that one process at a time can be in; raises `UserError` where another is in it."""
+    with (workdir / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another process is training in {workdir}") from error
+        yield
 
 
 def check_data(workdir: Path, data_hash: str) -> None:
@@ -51,6 +81,12 @@ def _replace(file: Path, content: str) -> None:
     os.replace(new, file)
 
 
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
+    }
+
+
 class JsonLines:
     """A file of one JSON object a line, each with its "step"."""
 
@@ -67,8 +103,14 @@ class JsonLines:
         self._file = file.open("a", encoding="utf-8")
 
     def write(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
-        self._file.writelines(json.dumps({"step": step, **row}, ensure_ascii=False) + "\n" for row in rows)
-        self._file.flush()
+        """Adds rows; a figure that is not finite is written as null. Raises `TrainingError` where the disk is full."""
+        lines = [json.dumps({"step": step, **_finite(row)}, ensure_ascii=False) + "\n" for row in rows]
+        try:
+            self._file.writelines(lines)
+            self._file.flush()
+        except OSError as error:
+            raise TrainingError(f"{self._file.name} cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # it was raised by `write`, and is again for what is still to be written
+            self._file.close()

@@ -13,10 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gfn_jax.config import Config
 from gfn_jax.errors import UserError
-from gfn_jax.runtime.bad_rows import BadRowWatch
+from gfn_jax.runtime.faults import FaultWatch
 from gfn_jax.runtime.run_directory import JsonLines
 
 _PLAIN_LINE_SECONDS = 10.0
+_WANDB_TIMEOUT_S = 30.0
 _SHOWN = {  # of a validation, in the terminal
     "contradiction_rate": "contradiction rate",
     "distinct_contradicting": "distinct",
@@ -40,9 +41,9 @@ class Tracker:
         self._config, self._console = config, console
         self._metrics = JsonLines(workdir / "metrics.jsonl", after_step=start)
         self._samples = JsonLines(workdir / "samples.jsonl", after_step=start)
-        self._wandb = _start_wandb(config, workdir)
-        self._pending: tuple[int, Mapping[str, jax.Array], Sequence[Any], Mapping[str, float]] | None = None
-        self._bad_rows = BadRowWatch(config.train.max_bad_steps)
+        self._wandb = _start_wandb(config, workdir, console)
+        self._pending: tuple[int, Mapping[str, jax.Array], Sequence[Any], dict[str, float]] | None = None
+        self._faults = FaultWatch(config.train.max_bad_steps)
         self._clock = time.monotonic()
         self._last_line: float | None = None
         self._progress = Progress(
@@ -72,28 +73,33 @@ class Tracker:
             self._wandb.finish(exit_code=0 if error is None else 1)
 
     def log_step(
-        self, step: int, metrics: Mapping[str, jax.Array], examples: Sequence[Any], phases: Mapping[str, float]
+        self,
+        step: int,
+        metrics: Mapping[str, jax.Array],
+        examples: Sequence[Any],
+        **groups: Mapping[str, float],
     ) -> None:
-        """Takes an update's metrics, unfetched, the examples it was for, and the seconds that each phase took."""
+        """Takes an update's metrics, unfetched, the examples it was for, and further figures by their group."""
         self.flush()
-        self._pending = (step, metrics, examples, phases)
+        further = {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
+        self._pending = (step, metrics, examples, further)
 
     def flush(self) -> None:
-        """Waits for the last update and writes down its metrics; raises `TrainingError` where bad rows persist."""
+        """Waits for the last update and writes down its metrics; raises `TrainingError` where faults persist."""
         if self._pending is None:
             return
-        step, arrays, examples, phases = self._pending
+        step, arrays, examples, further = self._pending
         self._pending = None
         fetched = jax.device_get(dict(arrays))
-        bad_rows = self._bad_rows.observe(step, fetched.pop("is_bad_N"), examples)
+        is_skipped = bool(fetched["skipped"])
+        bad_rows = self._faults.observe(step, fetched.pop("is_bad_N"), is_skipped=is_skipped, examples=examples)
         metrics = {name: float(value) for name, value in fetched.items()} | {"bad_rows": float(bad_rows)}
         now = time.monotonic()
         seconds, self._clock = now - self._clock, now
         trajectories = self._config.train.prompts_per_step * self._config.sampling.samples_per_prompt
         metrics |= {"seconds": seconds, "trajectories_per_s": trajectories / seconds}
         if step % self._config.train.log_every == 0:
-            figures = {f"train/{name}": value for name, value in metrics.items()}
-            self._write(step, figures | {f"time/{phase}": value for phase, value in phases.items()})
+            self._write(step, {f"train/{name}": value for name, value in metrics.items()} | further)
         self._progress.update(self._bar, completed=step, loss=metrics["loss"], log_r=metrics["log_r"])
         if self._last_line is None:  # the first step compiles: its time says nothing of the others'
             self._last_line = now
@@ -136,18 +142,25 @@ def check_login(config: Config) -> None:
             )
 
 
-def _start_wandb(config: Config, workdir: Path) -> Any:
+def _start_wandb(config: Config, workdir: Path, console: Console) -> Any:
+    """A run that resumes by its name; an offline one, to be synchronised later, where the server is not reached."""
     if config.tracking.wandb == "disabled":
         return None
     import wandb  # slow to import, so only where it is wanted
 
     place = hashlib.sha256(str(workdir.absolute()).encode()).hexdigest()[:8]
-    return wandb.init(
-        project=config.tracking.project,
-        name=workdir.name,
-        id=f"{workdir.name}-{place}",
-        resume="allow",
-        mode=config.tracking.wandb,
-        dir=str(workdir),
-        config=config.model_dump(mode="json"),
-    )
+    settings = {
+        "project": config.tracking.project,
+        "name": workdir.name,
+        "id": f"{workdir.name}-{place}",
+        "resume": "allow",
+        "dir": str(workdir),
+        "config": config.model_dump(mode="json"),
+        "settings": wandb.Settings(init_timeout=_WANDB_TIMEOUT_S),
+    }
+    try:
+        return wandb.init(mode=config.tracking.wandb, **settings)
+    except wandb.Error as error:
+        message = " ".join(str(error).split())
+        console.print(f"Weights & Biases is not reached ({message}); this run is tracked offline", soft_wrap=True)
+        return wandb.init(mode="offline", **settings)

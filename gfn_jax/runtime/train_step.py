@@ -17,6 +17,7 @@ from gfn_jax.policy.sampler import Behaviour, sample
 from gfn_jax.policy.scorer import only_last_state, score
 from gfn_jax.rewards.protocol import Components, Reward
 from gfn_jax.rewards.tempering import Temperature
+from gfn_jax.runtime.batches import Replayed, join
 from gfn_jax.runtime.keys import Purpose, key_for
 from gfn_jax.runtime.mesh import by_prompt, replicated, weight_shardings
 from gfn_jax.runtime.optimizer import make_optimizer, make_schedule
@@ -46,6 +47,7 @@ class StepFunctions:
         self._loss = objectives.OBJECTIVES[config.objective.name]
         self._learns_log_z = config.objective.name == "tb"
         self._samples_per_prompt = config.sampling.samples_per_prompt
+        self._fresh_per_prompt = config.sampling.samples_per_prompt - config.replayed_per_prompt
         self._behaviour = Behaviour(
             config.sampling.temperature_low,
             config.sampling.temperature_high,
@@ -67,7 +69,7 @@ class StepFunctions:
         self.sample = jax.jit(self._sample, in_shardings=(everywhere, weights, rows, everywhere), out_shardings=rows)
         self.update = jax.jit(
             self._update,
-            in_shardings=(everywhere, weights, rows, rows, rows),
+            in_shardings=(everywhere, weights, rows, rows, rows, rows),
             out_shardings=everywhere,
             donate_argnums=0,
         )
@@ -80,7 +82,7 @@ class StepFunctions:
 
     def _no_trajectories(self) -> tuple[Trajectories, ...]:
         """One empty batch for each step that the pipeline is ahead."""
-        rows = self._train.prompts_per_step * self._samples_per_prompt
+        rows = self._train.prompts_per_step * self._fresh_per_prompt
         tokens_NxL = jnp.zeros((rows, self._max_len), jnp.int32)
         empty = Trajectories.given(tokens_NxL, jnp.zeros(rows, jnp.int32))
         return (empty,) * self._train.pipeline_depth
@@ -92,7 +94,7 @@ class StepFunctions:
             self._rules,
             prompts,
             key_for(self._seed, Purpose.TRAINING, step),
-            samples_per_prompt=self._samples_per_prompt,
+            samples_per_prompt=self._fresh_per_prompt,
             behaviour=self._behaviour,
         )
         return trajectories
@@ -104,30 +106,35 @@ class StepFunctions:
         prompts: Prompts,
         trajectories: Trajectories,
         components: Components,
+        replayed: Replayed | None,
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """One optimiser step: the objective's gradient, accumulated over microbatches of prompts.
 
         A row with a log R that is not finite, or without a terminable state, takes no part; the
-        metric `is_bad_N` marks it.
+        metric `is_bad_N` marks it. Where the loss or its gradient is not finite all the same,
+        nothing but the step counter changes; the metric `skipped` is 1 then. Rewards and
+        trajectories in the metrics are of the fresh rows alone.
         """
+        batch = join(trajectories, components, replayed, self._train.prompts_per_step)
+        trajectories, components = batch.trajectories, batch.components
         temperature = self._temperature.at(state.step)
         log_r_NxT = self._reward.combine(components, state.step) / temperature
         per_prompt = self._samples_per_prompt
 
         def loss(parameters, part):
-            prompts, trajectories, log_r_NxT = part
+            prompts, trajectories, log_r_NxT, is_absent_N = part
             policy, frozen_model = self._structure.policy_and_frozen(parameters["adapter"], frozen)
             scores = score(policy, frozen_model, self._rules, prompts, trajectories)
             if self._reward.granularity == "terminal":
                 scores = only_last_state(scores, trajectories)
             g_NxT, is_terminable_NxT, is_bad_N = without_bad_rows(
-                objectives.log_ratio(scores, log_r_NxT), scores.is_terminable_NxT
+                objectives.log_ratio(scores, log_r_NxT), scores.is_terminable_NxT, is_absent_N
             )
             g_N = objectives.at_last_state(g_NxT, is_terminable_NxT)
             log_z_B = jnp.zeros_like(g_N[::per_prompt])
             if self._learns_log_z:
                 # The first batch's mean g is where the bias starts (see below).
-                start = jnp.where(state.step == 0, jax.lax.stop_gradient(_mean(g_N, ~is_bad_N)), 0)
+                start = jnp.where(state.step == 0, jax.lax.stop_gradient(_mean(g_N, ~(is_bad_N | is_absent_N))), 0)
                 log_z_B = log_z(parameters["log_z"], frozen_model, prompts) + start
             loss_B = self._loss(
                 g_NxT,
@@ -143,31 +150,40 @@ class StepFunctions:
             return jax.tree.map(jnp.add, gradient, more), values
 
         parameters = {"adapter": state.adapter, "log_z": state.log_z}
-        parts = jax.tree.map(self._in_microbatches, (prompts, trajectories, log_r_NxT))
+        parts = jax.tree.map(self._in_microbatches, (prompts, trajectories, log_r_NxT, batch.is_absent_N))
         gradient, values = jax.lax.scan(accumulate, jax.tree.map(jnp.zeros_like, parameters), parts)
         values = jax.tree.map(self._in_one, values)
         gradient = jax.tree.map(lambda total: total / self._train.prompts_per_step, gradient)
         updates, optimizer = self._optimizer.update(gradient, state.optimizer, parameters)
-        parameters: Any = optax.apply_updates(parameters, updates)
-        is_good_N = ~values["is_bad_N"]
+        updated: Any = optax.apply_updates(parameters, updates)
+        is_good_N = ~(values["is_bad_N"] | batch.is_absent_N)
         if self._learns_log_z:
             start = jnp.where(state.step == 0, _mean(values["g_N"], is_good_N), 0)
-            parameters["log_z"]["bias"] += start
+            updated["log_z"]["bias"] += start
+        loss_value, grad_norm = values["loss_B"].mean(), optax.tree.norm(gradient["adapter"])
+        is_finite = jnp.isfinite(loss_value) & jnp.isfinite(optax.tree.norm(gradient))
+        before = (parameters["adapter"], parameters["log_z"], state.optimizer)
+        after = (updated["adapter"], updated["log_z"], optimizer)
+        state = TrainState(
+            state.step + 1, *jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), after, before)
+        )
 
         stop_N = trajectories.length_N[:, None]
         at_stop = {name: jnp.take_along_axis(terms, stop_N, 1)[:, 0] for name, terms in components.items()}
         at_stop["log_r"] = jnp.take_along_axis(log_r_NxT, stop_N, 1)[:, 0]
+        is_shown_N = is_good_N & batch.is_fresh_N
         metrics = {
-            "loss": values["loss_B"].mean(),
-            "log_ratio_var": within_prompt_variance(values["g_N"], is_good_N, per_prompt),
-            "length": trajectories.length_N.mean(dtype=log_r_NxT.dtype),
-            "grad_norm": optax.tree.norm(gradient["adapter"]),
-            "learning_rate": self._schedule(state.step),
+            "loss": loss_value,
+            "log_ratio_var": within_prompt_variance(values["g_N"], is_shown_N, per_prompt),
+            "length": _mean(trajectories.length_N.astype(log_r_NxT.dtype), batch.is_fresh_N),
+            "grad_norm": grad_norm,
+            "learning_rate": self._schedule(state.step - 1),
             "temperature": temperature,
+            "skipped": (~is_finite).astype(log_r_NxT.dtype),
             "is_bad_N": values["is_bad_N"],
-            **{name: _mean(values_N, is_good_N) for name, values_N in at_stop.items()},
+            **{name: _mean(values_N, is_shown_N) for name, values_N in at_stop.items()},
         }
-        return TrainState(state.step + 1, parameters["adapter"], parameters["log_z"], optimizer), metrics
+        return state, metrics
 
     def _in_microbatches(self, x: jax.Array) -> jax.Array:
         """[rows, ..] -> [microbatches, rows of one, ..], every device keeping its own prompts' rows."""
@@ -183,11 +199,16 @@ class StepFunctions:
         return jnp.moveaxis(apart, 0, 1).reshape(-1)
 
 
-def without_bad_rows(g_NxT: jax.Array, is_terminable_NxT: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """g and its mask without the rows that have no terminable state or a g that is not finite, and which these are."""
+def without_bad_rows(
+    g_NxT: jax.Array, is_terminable_NxT: jax.Array, is_absent_N: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """g and its mask without absent and bad rows, and which are bad.
+
+    These have no terminable state, or a g that is not finite.
+    """
     is_finite_N = jnp.isfinite(g_NxT).all(axis=1)  # g is 0 where a state is not terminable
-    is_bad_N = ~(is_finite_N & is_terminable_NxT.any(axis=1))
-    is_kept_NxT = is_terminable_NxT & ~is_bad_N[:, None]
+    is_bad_N = ~(is_finite_N & is_terminable_NxT.any(axis=1)) & ~is_absent_N
+    is_kept_NxT = is_terminable_NxT & ~(is_bad_N | is_absent_N)[:, None]
     return jnp.where(is_kept_NxT, g_NxT, 0), is_kept_NxT, is_bad_N
 
 

@@ -42,7 +42,7 @@ def test_training_reaches_the_exact_target_under_all_masks():
     for step in range(settings.train.steps):
         trajectories = functions.sample(state.adapter, world.frozen, world.prompts, step)
         components = reward.components(world.frozen, (), world.prompts, trajectories)
-        state, metrics = functions.update(state, world.frozen, world.prompts, trajectories, components)
+        state, metrics = functions.update(state, world.frozen, world.prompts, trajectories, components, None)
 
     target, _ = target_distribution(world, log_r)
     assert total_variation(np.exp(world.exact_log_probs(world.fresh_adapter())), target).min() > 0.2
@@ -78,7 +78,7 @@ def run_steps(world, mesh_shape, steps=3, microbatch=4, dtype_config="float32"):
     for step in range(steps):
         trajectories = functions.sample(state.adapter, frozen, prompts, step)
         components = reward.components(frozen, (), prompts, trajectories)
-        state, metrics = functions.update(state, frozen, prompts, trajectories, components)
+        state, metrics = functions.update(state, frozen, prompts, trajectories, components, None)
         seen.append(jax.device_get((trajectories, metrics)))
     return seen, jax.device_get(state.adapter)
 

@@ -1,0 +1,252 @@
+"""A replay buffer that several processes share through a Redis server.
+
+Every process works on a copy of what it has seen, and brings copy and server together twice a
+step: before it draws and after it stores, each in one round trip for all prompts. A prompt's
+entries are one hash, with a version that every change counts up; a change is only written over the
+version that it was made from, by a script, so that none gets lost. While the server is away the
+copies serve alone, and what was changed meanwhile is written when it is back, also where it lost
+its memory.
+
+Payloads are the bytes of `Entry.pack`: nothing that stands in the server is ever executed.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import redis
+from absl import logging
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from gfn_jax.errors import UserError
+from gfn_jax.replay.admission import Admission, Outcome
+from gfn_jax.replay.buffer import ReplayBuffer, Troubles
+from gfn_jax.replay.entry import Entry, UnreadableError
+from gfn_jax.replay.memory import MemoryReplay
+
+_VERSION = b"version"
+_TIMEOUT_S = 5.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+_MOST_ROUNDS = 8  # of writing again what others changed at the same time
+_AT_ONCE = 256  # prompts in a round trip where a whole buffer is moved
+
+_READ = """
+if redis.call('HGET', KEYS[1], 'version') == ARGV[1] then return false end
+return redis.call('HGETALL', KEYS[1])
+"""
+# ARGV: the prompt, the version expected ('' for none), the new one, how many fields to delete, these, fields and values
+_WRITE = """
+if (redis.call('HGET', KEYS[1], 'version') or '') ~= ARGV[2] then return redis.call('HGETALL', KEYS[1]) end
+local written = 5 + tonumber(ARGV[4])
+for place = 5, written - 1 do redis.call('HDEL', KEYS[1], ARGV[place]) end
+for place = written, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[place], ARGV[place + 1]) end
+redis.call('HSET', KEYS[1], 'version', ARGV[3])
+redis.call('SADD', KEYS[2], ARGV[1])
+return false
+"""
+
+
+def connect(url: str, password_variable: str) -> redis.Redis:
+    """A client of the server at a URL (redis:// or, with TLS, rediss://), that was seen to answer.
+
+    The password is in an environment variable, if any is wanted. Raises `UserError` where no server
+    answers, or not to us.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise UserError(f"replay.url: {url!r} does not begin with redis://, rediss:// or unix://")
+    if parts.password:
+        raise UserError(
+            "replay.url holds a password, which would stand in config.json for everyone to read: put it into an "
+            "environment variable, and that variable's name into replay.password_variable"
+        )
+    password = os.environ.get(password_variable) if password_variable else None
+    if password_variable and password is None:
+        raise UserError(f"replay.password_variable: there is no environment variable {password_variable}")
+    try:
+        client = redis.Redis.from_url(
+            url,
+            password=password,
+            socket_timeout=_TIMEOUT_S,
+            socket_connect_timeout=_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 1),
+        )
+        client.ping()
+    except redis.AuthenticationError as error:
+        raise UserError(f"replay.url: the server at {url} refuses the password or wants one: {error}") from error
+    except (redis.RedisError, ValueError, OSError) as error:
+        raise UserError(f"replay.url: no Redis server answers at {url}: {error}") from error
+    return client
+
+
+class RedisReplay(ReplayBuffer):
+    """Entries under the keys of a namespace, which nothing else may use."""
+
+    def __init__(self, client: redis.Redis, namespace: str, admission: Admission):
+        self._client, self._admission = client, admission
+        self._prefix = f"gfn_jax:{{{namespace}}}:"  # braces keep a namespace on one node of a cluster
+        self._index = f"{self._prefix}prompts"
+        self._copy = MemoryReplay(admission)
+        self._versions: dict[str, int] = {}
+        self._fields: dict[str, set[str]] = {}  # of each prompt, what stands in the server under our names
+        self._changed: set[str] = set()  # prompts whose copy is ahead of the server
+        self._pause, self._away_until, self._warned = 0.0, 0.0, False
+        self._unreadable = 0
+
+    def stored(self, prompts: Sequence[str]) -> list[list[Entry]]:
+        self._reach(lambda: self._read(prompts))
+        return self._copy.stored(prompts)
+
+    def offer(self, offered: Mapping[str, Sequence[Entry]]) -> Outcome:
+        total = Outcome()
+        for prompt, entries in offered.items():
+            outcome = self._copy.offer({prompt: entries})
+            total = total.plus(outcome)
+            if outcome.added:
+                self._changed.add(prompt)
+        self._reach(self._write)
+        return total
+
+    def snapshot(self) -> np.ndarray:
+        self._reach(self._read_all)
+        return self._copy.snapshot()
+
+    def restore(self, snapshot: np.ndarray) -> None:
+        self._copy.restore(snapshot)
+        self.clear()
+        self._changed = set(self._copy.prompts)
+        self._reach(self._write)
+
+    @property
+    def size(self) -> int:
+        return self._copy.size
+
+    @property
+    def troubles(self) -> Troubles:
+        return Troubles(self._unreadable, len(self._changed))
+
+    def clear(self) -> None:
+        """Deletes the namespace from the server."""
+        self._versions.clear()
+        self._fields.clear()
+        self._changed.clear()
+        self._reach(self._delete)
+
+    def close(self) -> None:
+        self.clear()
+        self._client.close()
+
+    def _reach(self, act: Callable[[], None]) -> None:
+        """Does something with the server, if it is there; else tries again later, and later every time."""
+        if time.monotonic() < self._away_until:
+            return
+        try:
+            act()
+        except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError) as error:
+            self._pause = min(max(2 * self._pause, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+            self._away_until = time.monotonic() + self._pause
+            if not self._warned:
+                self._warned = True
+                logging.warning("replay goes on in memory, because the Redis server does not answer: %s", error)
+        else:
+            if self._warned:
+                logging.warning("the Redis server answers again")
+            self._pause, self._warned = 0.0, False
+
+    def _read(self, prompts: Iterable[str]) -> None:
+        """Takes over what others changed about these prompts; one round trip."""
+        prompts = list(dict.fromkeys(prompts))
+        answers = self._call(_READ, [([self._key(prompt)], [self._versions.get(prompt, "")]) for prompt in prompts])
+        for prompt, answer in zip(prompts, answers, strict=True):
+            if answer is not None:
+                self._take_over(prompt, answer)
+
+    def _read_all(self) -> None:
+        self._write()
+        known = self._known()
+        for first in range(0, len(known), _AT_ONCE):
+            self._read(known[first : first + _AT_ONCE])
+
+    def _write(self) -> None:
+        """Writes all that is ahead of the server; a round trip, and another while others change the same prompts."""
+        for _ in range(_MOST_ROUNDS):
+            for first in range(0, len(ahead := sorted(self._changed)), _AT_ONCE):
+                self._write_some(ahead[first : first + _AT_ONCE])
+            if not self._changed:
+                return
+
+    def _write_some(self, prompts: Sequence[str]) -> None:
+        contents = [{entry.key: entry for entry in entries} for entries in self._copy.stored(prompts)]
+        calls = []
+        for prompt, content in zip(prompts, contents, strict=True):
+            version, there = self._versions.get(prompt), self._fields.get(prompt, set())
+            gone, new = sorted(there - content.keys()), sorted(content.keys() - there)
+            written = [part for key in new for part in (key, content[key].pack())]
+            arguments = [prompt, "" if version is None else version, (version or 0) + 1, len(gone), *gone, *written]
+            calls.append(([self._key(prompt), self._index], arguments))
+        for prompt, content, answer in zip(prompts, contents, self._call(_WRITE, calls), strict=True):
+            if answer is None:
+                self._versions[prompt] = self._versions.get(prompt, 0) + 1
+                self._fields[prompt] = set(content)
+                self._changed.discard(prompt)
+            else:
+                self._take_over(prompt, answer)
+
+    def _take_over(self, prompt: str, answer: Sequence[bytes]) -> None:
+        """Makes the server's content the copy's, joined with what the copy alone has."""
+        fields = dict(zip(answer[::2], answer[1::2], strict=True))
+        version = fields.pop(_VERSION, None)
+        theirs = {}
+        for name, payload in fields.items():
+            try:
+                theirs[name.decode()] = Entry.unpack(payload)
+            except (UnreadableError, UnicodeDecodeError):
+                self._unreadable += 1
+        has_forgotten = version is None or int(version) < self._versions.get(prompt, 0)
+        [ours] = self._copy.stored([prompt])
+        if version is None:
+            self._versions.pop(prompt, None)
+        else:
+            self._versions[prompt] = int(version)
+        self._fields[prompt] = set(theirs)
+        kept = sorted(theirs.values(), key=lambda entry: entry.order)[: self._admission.capacity]
+        if has_forgotten or prompt in self._changed:
+            kept, _ = self._admission.admit(kept, ours)
+        if {entry.key for entry in kept} != set(theirs):
+            self._changed.add(prompt)
+        elif version is not None:
+            self._changed.discard(prompt)
+        self._copy.put(prompt, kept)
+
+    def _delete(self) -> None:
+        known = self._known()
+        for first in range(0, len(known), _AT_ONCE):
+            self._client.unlink(*(self._key(prompt) for prompt in known[first : first + _AT_ONCE]))
+        self._client.unlink(self._index)
+
+    def _known(self) -> list[str]:
+        """The prompts that have anything stored in the server."""
+        members: Any = self._client.smembers(self._index)
+        return sorted(prompt.decode() for prompt in members)
+
+    def _call(self, script: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        """A script's answers to calls of (keys, arguments), all in one round trip."""
+        if not calls:
+            return []
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.script_load(script)
+        for keys, arguments in calls:
+            pipeline.evalsha(_sha(script), len(keys), *keys, *arguments)
+        return pipeline.execute()[1:]
+
+    def _key(self, prompt: str) -> str:
+        return f"{self._prefix}prompt:{prompt}"
+
+
+def _sha(script: str) -> str:
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()

@@ -1,0 +1,34 @@
+"""Scores given continuations with a run's own reward, for its replay buffer.
+
+python -m gfn_jax.seed_replay --workdir runs/NAME --pool pool.jsonl [--config configs/NAME.py ...]
+
+A line of the pool is a JSON object with "continuation" and what names the example: "prompt", or
+"subject" and "edit_fact". What is worth it is in the buffer when training starts, or goes on. With
+--config the run may be a new one.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from gfn_jax import commands
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="for a new run: a Python file with get_config()")
+_WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory", required=True)
+_POOL = flags.DEFINE_string("pool", None, "a file of JSON lines", required=True)
+
+
+def main() -> None:
+    from rich.console import Console
+
+    from gfn_jax.config import read_run_config
+    from gfn_jax.seeding import seed_replay
+
+    workdir = Path(_WORKDIR.value)
+    config = read_run_config(workdir) if _CONFIG.value is None else commands.read_config_flag(_CONFIG)
+    seed_replay(config, workdir, Path(_POOL.value), Console())
+
+
+if __name__ == "__main__":
+    commands.run(main)
