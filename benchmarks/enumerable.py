@@ -20,7 +20,8 @@ class TinyWorld:
     """A random policy over few enough tokens that all of its continuations can be listed.
 
     The vocabulary holds `words` items that may be used, then ⊤, then `banned` items that may not.
-    There are two prompts, unless others are given.
+    There are two prompts, unless others are given. The frozen model's logits are scaled down by `logit_scale`,
+    so that every string can be met by sampling.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class TinyWorld:
         heads: int = 2,
         rank: int = 3,
         embedding_std: float = 1.0,
+        logit_scale: float = 1.0,
         dtype: Any = jnp.float32,
         adapter_std: float = 0.3,
         prompts: Prompts | None = None,
@@ -56,6 +58,7 @@ class TinyWorld:
 
         with_path = jax.tree_util.tree_map_with_path
         self.frozen: Weights = with_path(frozen_leaf, self.structure.abstract_frozen)
+        self.frozen["ln_f"] = jax.tree.map(lambda leaf: leaf * logit_scale, self.frozen["ln_f"])
         self.adapter: Weights = with_path(adapter_leaf, self.structure.abstract_adapter)
         is_banned = np.zeros(architecture.vocab_size, bool)
         is_banned[words + 1 :] = True

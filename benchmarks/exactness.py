@@ -78,12 +78,12 @@ def _far_modes(rng: np.random.Generator, world: TinyWorld) -> np.ndarray:
 
 QUICK = (
     Problem("spread", partial(_normal, std=1.0)),
-    Problem("modes far apart", _far_modes),
+    Problem("modes far apart", _far_modes, steps=1200),
     Problem("minimum length 2", partial(_normal, std=1.0), min_len=2),
 )
 FULL = (
     *QUICK,
-    Problem("peaked", partial(_normal, std=2.0)),
+    Problem("peaked", partial(_normal, std=2.0), steps=1200),
     Problem("flat", partial(_normal, std=0.2)),
     Problem("near-ties", _near_ties),
     Problem("terminal reward", partial(_normal, std=1.0), granularity="terminal"),
@@ -104,6 +104,7 @@ def make_world(problem: Problem) -> TinyWorld:
         heads=4,
         rank=16,
         embedding_std=0.3,
+        logit_scale=0.4,
         prompts=prompts,
     )
 

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from transformers import AutoTokenizer, DebertaV2Config, DebertaV2ForSequenceClassification, GPT2LMHeadModel
 from transformers import GPT2Config as HFConfig
 
 from configs.common import base
 from gfn_jax.config import Config, parse_config
+from gfn_jax.training import train
 
 ROOT = Path(__file__).parent.parent
 MINIATURE = ROOT / "data" / "miniworld"
@@ -94,6 +96,36 @@ def contradiction_config(**overrides: Any) -> Config:
         "eval__prompts_per_batch": 2,
     }
     return config(**(settings | overrides))
+
+
+def short_config(**overrides: Any) -> Config:
+    """Four steps of next-sentence continuation in the miniature, of which one row in three is replayed."""
+    settings = {
+        "data__path": str(MINIATURE / "prompts.txt"),
+        "data__val_prompts": 5,
+        "data__prompt_buckets": (48,),
+        "model__name_or_path": str(MINIATURE / "gpt2"),
+        "sampling__samples_per_prompt": 3,
+        "sampling__max_len": 7,
+        "sampling__support_min_p": 0.01,
+        "replay__fraction": 0.3,
+        "train__steps": 4,
+        "train__prompts_per_step": 4,
+        "train__microbatch_prompts": 2,
+        "train__eval_every": 2,
+        "train__checkpoint_every": 2,
+        "eval__samples_per_prompt": 4,
+        "eval__prompts_per_batch": 4,
+        "eval__probes": 2,
+    }
+    return config(**(settings | overrides))
+
+
+def run(settings: Config, workdir: Path) -> str:
+    """What training printed."""
+    console = Console(record=True, width=100)
+    train(settings, workdir, console)
+    return console.export_text()
 
 
 def json_lines(file: Path) -> list[dict[str, Any]]:

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import MINIATURE, ROOT, config, contradiction_config, json_lines, without_times
-from rich.console import Console
+from helpers import MINIATURE, ROOT, contradiction_config, json_lines, run, short_config, without_times
 from safetensors.torch import load_file, save_file
 
 from examples import favourite_word
@@ -25,39 +24,10 @@ from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
 from gfn_jax.sampling import sample_table
 from gfn_jax.tasks import TASKS
 from gfn_jax.tasks.next_sentence import NextSentence
-from gfn_jax.training import train
 
 TRAIN_METRICS = {"train/loss", "train/log_r", "train/seconds", "train/trajectories_per_s"}
 COMPONENTS = ("log_contradiction", "log_likelihood", "log_answer", "log_answer_per_token")
 VAL_METRICS = {"val/log_r", "val/log_ratio_var", "val/elbo", "val/log_likelihood", "val/diversity", "val/length"}
-
-
-def short_config(**overrides):
-    settings = {
-        "data__path": str(MINIATURE / "prompts.txt"),
-        "data__val_prompts": 5,
-        "data__prompt_buckets": (48,),
-        "model__name_or_path": str(MINIATURE / "gpt2"),
-        "sampling__samples_per_prompt": 3,
-        "sampling__max_len": 7,
-        "sampling__support_min_p": 0.01,
-        "replay__fraction": 0.3,
-        "train__steps": 4,
-        "train__prompts_per_step": 4,
-        "train__microbatch_prompts": 2,
-        "train__eval_every": 2,
-        "train__checkpoint_every": 2,
-        "eval__samples_per_prompt": 4,
-        "eval__prompts_per_batch": 4,
-        "eval__probes": 2,
-    }
-    return config(**(settings | overrides))
-
-
-def run(settings, workdir):
-    console = Console(record=True, width=100)
-    train(settings, workdir, console)
-    return console.export_text()
 
 
 def final_adapter(settings, workdir):

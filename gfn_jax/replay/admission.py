@@ -2,7 +2,7 @@
 
 import bisect
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,31 +35,33 @@ class Admission:
     capacity: int
     min_edit_distance: float
 
-    def admit(self, stored: Sequence[Entry], offered: Iterable[Entry]) -> tuple[list[Entry], Outcome]:
+    def admit(self, stored: Sequence[Entry], offered: Sequence[Entry]) -> tuple[list[Entry], Outcome]:
         """What is kept, best first, when these are offered one after the other.
 
         A near-duplicate of something better is refused; otherwise it replaces all that it nearly
         repeats. Where there are too many then, the worst goes.
         """
-        kept, outcome = list(stored), Outcome()
-        for entry in offered:
-            if len(kept) >= self.capacity and entry.order > kept[-1].order:
+        known = [*stored, *offered]
+        kept, outcome = list(range(len(stored))), Outcome()
+        is_near: np.ndarray | None = None  # [offered, known]; often none of the offered is good enough to ask
+        for place, entry in enumerate(offered, start=len(stored)):
+            if len(kept) >= self.capacity and entry.order > known[kept[-1]].order:
                 outcome = outcome.plus(Outcome(poor=1))
                 continue
-            neighbours = self._near(entry, kept)
-            if any(neighbour.order <= entry.order for neighbour in neighbours):
+            if is_near is None:
+                is_near = self._near(offered, known)
+            neighbours = [other for other in kept if is_near[place - len(stored), other]]
+            if any(known[neighbour].order <= entry.order for neighbour in neighbours):
                 outcome = outcome.plus(Outcome(duplicates=1))
                 continue
             kept = [other for other in kept if other not in neighbours]
-            bisect.insort(kept, entry, key=lambda other: other.order)
+            bisect.insort(kept, place, key=lambda other: known[other].order)
             del kept[self.capacity :]
             outcome = outcome.plus(Outcome(added=1))
-        return kept, outcome
+        return [known[place] for place in kept], outcome
 
-    def _near(self, entry: Entry, others: Sequence[Entry]) -> list[Entry]:
-        if not others:
-            return []
-        words = [other.words for other in others]
-        distances = cdist([entry.words], words, scorer=Levenshtein.normalized_distance, dtype=np.float64)[0]
-        is_near = distances < self.min_edit_distance
-        return [other for other, near in zip(others, is_near, strict=True) if near or other.key == entry.key]
+    def _near(self, entries: Sequence[Entry], others: Sequence[Entry]) -> np.ndarray:
+        words = [[entry.words for entry in some] for some in (entries, others)]
+        distances = cdist(*words, scorer=Levenshtein.normalized_distance, dtype=np.float64)
+        keys = [np.array([entry.key for entry in some]) for some in (entries, others)]
+        return (distances < self.min_edit_distance) | (keys[0][:, None] == keys[1][None, :])

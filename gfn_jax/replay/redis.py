@@ -93,7 +93,7 @@ class RedisReplay(ReplayBuffer):
         self._index = f"{self._prefix}prompts"
         self._copy = MemoryReplay(admission)
         self._versions: dict[str, int] = {}
-        self._fields: dict[str, set[str]] = {}  # of each prompt, what stands in the server under our names
+        self._scores: dict[str, dict[str, float]] = {}  # of each prompt, the entries in the server by their keys
         self._changed: set[str] = set()  # prompts whose copy is ahead of the server
         self._pause, self._away_until, self._warned = 0.0, 0.0, False
         self._unreadable = 0
@@ -133,7 +133,7 @@ class RedisReplay(ReplayBuffer):
     def clear(self) -> None:
         """Deletes the namespace from the server."""
         self._versions.clear()
-        self._fields.clear()
+        self._scores.clear()
         self._changed.clear()
         self._reach(self._delete)
 
@@ -184,15 +184,16 @@ class RedisReplay(ReplayBuffer):
         contents = [{entry.key: entry for entry in entries} for entries in self._copy.stored(prompts)]
         calls = []
         for prompt, content in zip(prompts, contents, strict=True):
-            version, there = self._versions.get(prompt), self._fields.get(prompt, set())
-            gone, new = sorted(there - content.keys()), sorted(content.keys() - there)
+            version, there = self._versions.get(prompt), self._scores.get(prompt, {})
+            gone = sorted(there.keys() - content.keys())
+            new = sorted(key for key, entry in content.items() if there.get(key) != entry.score)
             written = [part for key in new for part in (key, content[key].pack())]
             arguments = [prompt, "" if version is None else version, (version or 0) + 1, len(gone), *gone, *written]
             calls.append(([self._key(prompt), self._index], arguments))
         for prompt, content, answer in zip(prompts, contents, self._call(_WRITE, calls), strict=True):
             if answer is None:
                 self._versions[prompt] = self._versions.get(prompt, 0) + 1
-                self._fields[prompt] = set(content)
+                self._scores[prompt] = _scores(content.values())
                 self._changed.discard(prompt)
             else:
                 self._take_over(prompt, answer)
@@ -200,24 +201,24 @@ class RedisReplay(ReplayBuffer):
     def _take_over(self, prompt: str, answer: Sequence[bytes]) -> None:
         """Makes the server's content the copy's, joined with what the copy alone has."""
         fields = dict(zip(answer[::2], answer[1::2], strict=True))
-        version = fields.pop(_VERSION, None)
+        version = _number(fields.pop(_VERSION, None))
         theirs = {}
         for name, payload in fields.items():
             try:
                 theirs[name.decode()] = Entry.unpack(payload)
             except (UnreadableError, UnicodeDecodeError):
                 self._unreadable += 1
-        has_forgotten = version is None or int(version) < self._versions.get(prompt, 0)
+        has_forgotten = version is None or version < self._versions.get(prompt, 0)
         [ours] = self._copy.stored([prompt])
         if version is None:
             self._versions.pop(prompt, None)
         else:
-            self._versions[prompt] = int(version)
-        self._fields[prompt] = set(theirs)
+            self._versions[prompt] = version
+        self._scores[prompt] = _scores(theirs.values())
         kept = sorted(theirs.values(), key=lambda entry: entry.order)[: self._admission.capacity]
         if has_forgotten or prompt in self._changed:
             kept, _ = self._admission.admit(kept, ours)
-        if {entry.key for entry in kept} != set(theirs):
+        if _scores(kept) != self._scores[prompt]:
             self._changed.add(prompt)
         elif version is not None:
             self._changed.discard(prompt)
@@ -246,6 +247,14 @@ class RedisReplay(ReplayBuffer):
 
     def _key(self, prompt: str) -> str:
         return f"{self._prefix}prompt:{prompt}"
+
+
+def _number(written: bytes | None) -> int | None:
+    return int(written) if written is not None and written.isdigit() else None
+
+
+def _scores(entries: Iterable[Entry]) -> dict[str, float]:
+    return {entry.key: entry.score for entry in entries}
 
 
 def _sha(script: str) -> str:

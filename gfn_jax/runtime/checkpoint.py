@@ -60,7 +60,6 @@ class Checkpoints:
                 BestN(get_metric_fn=lambda figures: figures[keep_best], n=1, keep_checkpoints_without_metrics=False)
             )
         options = ocp.CheckpointManagerOptions(
-            read_only=not keep,
             create=bool(keep),
             cleanup_tmp_directories=bool(keep),
             preservation_policy=AnyPreservationPolicy(policies) if keep else None,

@@ -163,4 +163,5 @@ def _start_wandb(config: Config, workdir: Path, console: Console) -> Any:
     except wandb.Error as error:
         message = " ".join(str(error).split())
         console.print(f"Weights & Biases is not reached ({message}); this run is tracked offline", soft_wrap=True)
+        wandb.teardown()  # or the name is still in use
         return wandb.init(mode="offline", **settings)

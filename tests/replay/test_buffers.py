@@ -1,0 +1,258 @@
+"""The buffers against a simple model of themselves, and both against each other; on a real Redis server."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from local_redis import local_redis
+
+from gfn_jax.errors import UserError
+from gfn_jax.replay.admission import Admission
+from gfn_jax.replay.buffer import choose
+from gfn_jax.replay.entry import NOTHING, Entry, UnreadableError, unpack_all
+from gfn_jax.replay.memory import MemoryReplay
+from gfn_jax.replay.redis import RedisReplay, connect
+
+WORDS = ("ada", "ran", "to", "town", "sat")
+
+
+def entry(words, score, step=0):
+    """A continuation whose tokens are its words' numbers, so that equal texts are equal tokens."""
+    tokens = np.array([WORDS.index(word) for word in words], np.int32)
+    states = len(tokens) + 1
+    values = np.random.default_rng(len(tokens)).normal(size=states).astype(np.float32)
+    return Entry(tokens, np.arange(states) > 0, {"log_p": values, "other": -values}, " ".join(words), score, step)
+
+
+def same(left, right):
+    return [each.pack() for each in left] == [each.pack() for each in right]
+
+
+def word_distance(left, right):
+    """The edit distance of two word lists by its textbook recursion, as a share of the longer one's length."""
+    table = np.zeros((len(left) + 1, len(right) + 1))
+    table[:, 0], table[0, :] = np.arange(len(left) + 1), np.arange(len(right) + 1)
+    for i, j in itertools.product(range(1, len(left) + 1), range(1, len(right) + 1)):
+        table[i, j] = min(table[i - 1, j] + 1, table[i, j - 1] + 1, table[i - 1, j - 1] + (left[i - 1] != right[j - 1]))
+    return table[-1, -1] / max(len(left), len(right), 1)
+
+
+class Model:
+    """The rule in its plainest form: one prompt, everything compared with everything."""
+
+    def __init__(self, capacity, min_edit_distance):
+        self.capacity, self.least, self.kept = capacity, min_edit_distance, []
+
+    def offer(self, new):
+        near = [old for old in self.kept if word_distance(old.words, new.words) < self.least or old.words == new.words]
+        better = [old for old in near if (-old.score, old.key) <= (-new.score, new.key)]
+        if not better:
+            self.kept = [old for old in self.kept if old not in near] + [new]
+            self.kept = sorted(self.kept, key=lambda each: (-each.score, each.key))[: self.capacity]
+
+
+@pytest.fixture(scope="module")
+def server():
+    with local_redis() as running:
+        yield running
+
+
+@pytest.fixture
+def redis_replay(server, request):
+    """Makes buffers on the server in a namespace of this test."""
+
+    def make(admission, namespace="run"):
+        return RedisReplay(connect(server.url, ""), f"{request.node.name}-{namespace}", admission)
+
+    yield make
+    server.client().flushall()
+
+
+ENTRIES = st.builds(
+    entry, st.lists(st.sampled_from(WORDS), max_size=4), st.sampled_from([-3.0, -2.0, -1.5, -1.0, 0.0, 2.5])
+)
+OFFERS = st.lists(st.tuples(st.sampled_from(["a", "b"]), st.lists(ENTRIES, min_size=1, max_size=4)), max_size=8)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(OFFERS, st.integers(1, 4), st.sampled_from([0.0, 0.3, 0.6, 1.0]))
+def test_both_buffers_keep_what_the_model_keeps(redis_replay, offers, capacity, min_edit_distance):
+    admission = Admission(capacity, min_edit_distance)
+    models = {"a": Model(capacity, min_edit_distance), "b": Model(capacity, min_edit_distance)}
+    memory, shared = MemoryReplay(admission), redis_replay(admission)
+    shared.clear()
+    for prompt, entries in offers:
+        for each in entries:
+            models[prompt].offer(each)
+        assert memory.offer({prompt: entries}) == shared.offer({prompt: entries})
+        kept = models[prompt].kept
+        assert len(kept) <= capacity
+        assert same(memory.stored([prompt])[0], kept)
+        assert same(shared.stored([prompt])[0], kept)
+    assert memory.size == shared.size == sum(len(model.kept) for model in models.values())
+    other = redis_replay(admission)  # sees what the server holds, not what this process remembers
+    assert all(same(*pair) for pair in zip(other.stored(["a", "b"]), memory.stored(["a", "b"]), strict=True))
+    assert (memory.snapshot() == shared.snapshot()).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(ENTRIES, max_size=12))
+def test_without_a_duplicates_rule_the_best_different_ones_are_kept(entries):
+    buffer = MemoryReplay(Admission(3, 0.0))
+    for each in entries:
+        buffer.offer({"a": [each]})
+    best = {}
+    for each in entries:
+        best[each.key] = min(best.get(each.key, each), each, key=lambda one: one.order)
+    expected = sorted(best.values(), key=lambda one: one.order)[:3]
+    assert [each.order for each in buffer.stored(["a"])[0]] == [each.order for each in expected]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=60))
+def test_garbage_is_no_entry(payload):
+    with pytest.raises(UnreadableError):
+        Entry.unpack(payload)
+    with pytest.raises(UnreadableError):
+        unpack_all(np.frombuffer(b"\xc1" + payload, np.uint8))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_cut_payload_is_no_entry(data):
+    payload = entry(["ada", "ran"], -1.0).pack()
+    with pytest.raises(UnreadableError):
+        Entry.unpack(payload[: data.draw(st.integers(0, len(payload) - 1))])
+
+
+def test_an_entry_is_read_as_it_was_written():
+    for dtype in (np.float32, np.float64):
+        written = Entry(
+            np.array([3, 50_000], np.int32),
+            np.array([False, True, True]),
+            {"b": np.array([0.1, -np.inf, 3], dtype), "a": np.zeros(3, dtype)},
+            "é ∞",
+            -1e3,
+            7,
+        )
+        read = Entry.unpack(written.pack())
+        assert read.pack() == written.pack()
+        assert read.components["b"].dtype == dtype
+        assert (read.text, read.score, read.step, read.key) == (written.text, -1e3, 7, written.key)
+
+
+def test_keys_are_the_same_in_every_process():
+    assert entry(["ada", "ran"], -1.0).key == "01acecb507abfe1a354aa8064f4af5d3"
+
+
+def test_garbage_in_the_server_is_skipped_counted_and_left_alone(server, redis_replay):
+    admission = Admission(5, 0.0)
+    buffer = redis_replay(admission)
+    buffer.offer({"a": [entry(["ada"], -1.0), entry(["ran"], -2.0)]})
+    [key] = server.client().keys("*:prompt:*")
+    later = entry(["sat"], -1.0).pack().replace(b"\x97\x01", b"\x97\x02", 1)  # another format's number
+    server.client().hset(key, mapping={"x": b"cos\nsystem\n(S'false'\ntR.", "y": later, "version": 5})
+    other = redis_replay(admission)
+    assert len(other.stored(["a"])[0]) == 2
+    assert other.troubles.unreadable == 2
+    other.offer({"a": [entry(["to"], 0.0)]})
+    assert {b"x", b"y"} < set(server.client().hkeys(key))
+    assert len(redis_replay(admission).stored(["a"])[0]) == 3
+
+
+def test_two_runs_share_a_server_without_touching_each_other(server, redis_replay):
+    admission = Admission(5, 0.0)
+    one, other = redis_replay(admission, "one"), redis_replay(admission, "other")
+    one.offer({"a": [entry(["ada"], -1.0)]})
+    other.offer({"a": [entry(["ran"], -2.0)]})
+    assert [each.text for each in one.stored(["a"])[0]] == ["ada"]
+    one.close()
+    assert [each.text for each in redis_replay(admission, "other").stored(["a"])[0]] == ["ran"]
+    assert not redis_replay(admission, "one").stored(["a"])[0]
+
+
+def test_processes_that_change_a_prompt_at_once_lose_nothing(redis_replay):
+    """Each starts from the same version; the second to write takes the first one's change over."""
+    admission = Admission(5, 0.0)
+    first, second = redis_replay(admission), redis_replay(admission)
+    for buffer in (first, second):
+        buffer.stored(["a"])
+    first.offer({"a": [entry(["ada"], -1.0)]})
+    second.offer({"a": [entry(["ran"], -2.0)]})
+    assert [each.text for each in second.stored(["a"])[0]] == ["ada", "ran"]
+    assert [each.text for each in first.stored(["a"])[0]] == ["ada", "ran"]
+    assert (first.snapshot() == second.snapshot()).all()
+
+
+def test_a_server_that_goes_and_comes_back_empty_changes_nothing(monkeypatch):
+    monkeypatch.setattr("gfn_jax.replay.redis._FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("gfn_jax.replay.redis._LONGEST_PAUSE_S", 0.0)
+    admission = Admission(5, 0.0)
+    memory = MemoryReplay(admission)
+    with local_redis() as server:
+        shared = RedisReplay(connect(server.url, ""), "run", admission)
+        for number, word in enumerate(WORDS):
+            if number == 2:
+                server.stop()
+            if number == 4:
+                assert shared.troubles.unshared == 1
+                server.start()
+            for buffer in (memory, shared):
+                buffer.offer({"a": [entry([word], -float(number))]})
+            assert same(shared.stored(["a"])[0], memory.stored(["a"])[0])
+        assert shared.troubles.unshared == 0
+        assert same(RedisReplay(connect(server.url, ""), "run", admission).stored(["a"])[0], memory.stored(["a"])[0])
+
+
+def test_a_snapshot_goes_from_one_kind_of_buffer_to_the_other(redis_replay):
+    admission = Admission(5, 0.0)
+    memory = MemoryReplay(admission)
+    memory.offer({"a": [entry(["ada"], -1.0), entry(["sat"], -2.0)], "b": [entry([], 0.0)]})
+    shared = redis_replay(admission)
+    shared.offer({"a": [entry(["ran"], 3.0)], "c": [entry(["to"], 3.0)]})  # of steps that a crash undid
+    shared.restore(memory.snapshot())
+    assert (redis_replay(admission).snapshot() == memory.snapshot()).all()
+    shared.restore(NOTHING)
+    assert (redis_replay(admission).snapshot() == NOTHING).all()
+
+
+def test_a_draw_is_uniform_or_in_proportion_to_the_reward():
+    entries = [entry([word], np.log(weight)) for word, weight in zip(WORDS, (1, 2, 3, 4, 5), strict=True)]
+    rng, counts = np.random.default_rng(0), {True: np.zeros(5), False: np.zeros(5)}
+    for by_reward, _ in itertools.product((True, False), range(4000)):
+        [drawn] = choose(entries, 1, rng, by_reward=by_reward)
+        counts[by_reward][WORDS.index(drawn.text)] += 1
+    assert np.abs(counts[True] / 4000 - np.arange(1, 6) / 15).max() < 0.03
+    assert np.abs(counts[False] / 4000 - 0.2).max() < 0.03
+
+
+def test_a_draw_repeats_nothing_and_never_asks_for_more_than_there_is():
+    entries = [entry([word], 0.0) for word in WORDS]
+    rng = np.random.default_rng(0)
+    drawn = choose(entries, 3, rng, by_reward=False)
+    assert len({each.key for each in drawn}) == 3
+    assert len(choose(entries[:2], 3, rng, by_reward=True)) == 2
+    assert not choose([], 3, rng, by_reward=False)
+
+
+def test_a_server_that_cannot_be_used_is_one_clear_error(monkeypatch):
+    with local_redis(password="right") as server:
+        with pytest.raises(UserError, match="refuses the password or wants one"):
+            connect(server.url, "")
+        monkeypatch.setenv("SECRET", "wrong")
+        with pytest.raises(UserError, match="refuses the password or wants one") as error:
+            connect(server.url, "SECRET")
+        assert "\n" not in str(error.value)
+        monkeypatch.setenv("SECRET", "right")
+        assert connect(server.url, "SECRET").ping()
+        with pytest.raises(UserError, match="put it into an environment variable") as error:
+            connect(server.url.replace("//", "//:right@"), "")
+        assert "right" not in str(error.value).replace("environment", "")
+    with pytest.raises(UserError, match="no Redis server answers at redis://"):
+        connect(server.url, "")
+    with pytest.raises(UserError, match="does not begin with"):
+        connect("localhost:6379", "")
+    with pytest.raises(UserError, match="there is no environment variable NOWHERE"):
+        connect(server.url, "NOWHERE")

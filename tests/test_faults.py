@@ -1,0 +1,362 @@
+"""What may go wrong around a run: signals, damage, other weights, full disks, lost servers. Nothing is lost."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+from pathlib import Path
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import MINIATURE, json_lines, run, short_config, without_times
+from local_redis import local_redis
+from rich.console import Console
+from safetensors.numpy import load_file, save_file
+
+from gfn_jax.errors import TrainingError, UserError
+from gfn_jax.experience import Experience, make_buffer
+from gfn_jax.experiment import Examples, build
+from gfn_jax.replay.entry import NOTHING
+from gfn_jax.rewards.likelihood import LikelihoodReward
+from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
+from gfn_jax.seeding import seed_replay
+from gfn_jax.tasks import TASKS
+from gfn_jax.tasks.next_sentence import NextSentence
+
+LARGE = 1e25  # finite as a reward, but not squared
+
+
+def last_snapshot(settings, workdir):
+    experiment = build(settings)
+    fresh = Snapshot(experiment.functions.init(experiment.adapter), experiment.functions.no_trajectories(), NOTHING)
+    with Checkpoints(workdir / "checkpoints", experiment.frozen_sha256) as checkpoints:
+        return checkpoints.restore_latest(fresh)[0]
+
+
+def assert_same_runs(settings, workdir, expected):
+    """Everything that training made is the same to the last bit, but for times."""
+    for file in ("metrics.jsonl", "samples.jsonl"):
+        assert without_times(json_lines(workdir / file)) == without_times(json_lines(expected / file))
+    got, wanted = (last_snapshot(settings, place) for place in (workdir, expected))
+    jax.tree.map(np.testing.assert_array_equal, (got.state, got.waiting), (wanted.state, wanted.waiting))
+    np.testing.assert_array_equal(got.replay, wanted.replay)
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return short_config(train__pipeline_depth=1, train__steps=5)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, settings):
+    workdir = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    run(settings, workdir)
+    return workdir
+
+
+class Intruder(LikelihoodReward):
+    """A reward that lets something happen while the batch of some step is rewarded."""
+
+    calls = 0
+    happens: ClassVar = {}
+
+    def components(self, frozen, examples, prompts, trajectories):
+        rows = len(trajectories.length_N) // len(examples)
+        if rows == 2:  # a training batch, not a validation one
+            Intruder.calls += 1
+            Intruder.happens.get(Intruder.calls, lambda: None)()
+        return super().components(frozen, examples, prompts, trajectories)
+
+
+class IntrudedTask(NextSentence):
+    def reward(self, context):
+        return Intruder(context)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def intruded():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TASKS, "next_sentence", IntrudedTask)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def happens(monkeypatch):
+    """What happens at which training batch (from 1)."""
+    monkeypatch.setattr(Intruder, "calls", 0)
+    monkeypatch.setattr(Intruder, "happens", {})
+    return Intruder.happens
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_after_its_step_and_loses_nothing(settings, uninterrupted, happens, tmp_path, number):
+    handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    happens[4] = lambda: os.kill(os.getpid(), number)  # one batch ahead: while step 3 is trained
+    assert f"stopped by {number.name} after step 3" in run(settings, tmp_path / "run")
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert [file.name for file in (tmp_path / "run" / "checkpoints").iterdir()].count("3") == 1
+    assert "going on after step 3" in run(settings, tmp_path / "run")
+    assert_same_runs(settings, tmp_path / "run", uninterrupted)
+
+
+def flip_a_byte(checkpoint):
+    file = max(
+        (each for each in (checkpoint / "state").rglob("*") if each.is_file()), key=lambda each: each.stat().st_size
+    )
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def cut_the_buffer(checkpoint):
+    for file in (checkpoint / "replay").rglob("*"):
+        if file.is_file():
+            os.truncate(file, file.stat().st_size // 2)
+
+
+def lose_a_file(checkpoint):
+    shutil.rmtree(checkpoint / "state" / "d", ignore_errors=True)
+    (checkpoint / "state" / "_METADATA").unlink()
+
+
+@pytest.mark.parametrize("damage", [flip_a_byte, cut_the_buffer, lose_a_file])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(settings, uninterrupted, tmp_path, damage):
+    workdir = tmp_path / "run"
+    shutil.copytree(uninterrupted, workdir)
+    damage(workdir / "checkpoints" / "5")
+    output = run(settings, workdir)
+    assert "checkpoint 5 is damaged" in output
+    assert "going on after step 4" in output
+    assert (workdir / "damaged" / "checkpoint-5").is_dir()
+    assert_same_runs(settings, workdir, uninterrupted)
+
+
+def test_where_no_checkpoint_can_be_read_nothing_is_touched(settings, uninterrupted, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(uninterrupted, workdir)
+    for checkpoint in (workdir / "checkpoints").iterdir():
+        flip_a_byte(checkpoint)
+    before = {file: file.read_bytes() for file in (workdir / "checkpoints").rglob("*") if file.is_file()}
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be read; 5, the latest, fails with"):
+        run(settings, workdir)
+    assert before == {file: file.read_bytes() for file in (workdir / "checkpoints").rglob("*") if file.is_file()}
+
+
+def test_a_checkpoint_of_other_frozen_weights_is_refused(tmp_path):
+    shutil.copytree(MINIATURE / "gpt2", tmp_path / "model")
+    settings = short_config(model__name_or_path=str(tmp_path / "model"), train__steps=1)
+    run(settings, tmp_path / "run")
+    tensors = load_file(tmp_path / "model" / "model.safetensors")
+    tensors["transformer.ln_f.bias"] += 1e-3
+    save_file(tensors, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    before = {file: file.read_bytes() for file in (tmp_path / "run" / "checkpoints").rglob("*") if file.is_file()}
+    with pytest.raises(UserError, match=r"was trained on other frozen weights than model\.name_or_path holds now"):
+        run(settings, tmp_path / "run")
+    assert before == {
+        file: file.read_bytes() for file in (tmp_path / "run" / "checkpoints").rglob("*") if file.is_file()
+    }
+
+
+def test_the_last_checkpoints_and_the_best_are_kept(tmp_path):
+    settings = short_config(train__steps=4, train__checkpoint_every=1, train__eval_every=1, train__keep_checkpoints=1)
+    run(settings, tmp_path / "run")
+    elbos = {
+        row["step"]: row["val/elbo"] for row in json_lines(tmp_path / "run" / "metrics.jsonl") if "val/elbo" in row
+    }
+    del elbos[0]  # no checkpoint is made before the first step
+    kept = {int(file.name) for file in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert kept == {4, max(elbos, key=lambda step: elbos[step])}
+
+
+@pytest.fixture
+def file_limit():
+    """Sets how large files may grow, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(("size", "file"), [(10, r"metrics\.jsonl"), (30_000, "checkpoints")])
+def test_a_full_disk_ends_the_run_in_one_line(settings, uninterrupted, happens, file_limit, tmp_path, size, file):
+    workdir = tmp_path / "run"
+    shutil.copytree(uninterrupted, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "5")
+    happens[1] = lambda: file_limit(size)
+    with pytest.raises(TrainingError, match=f"{file} cannot be written.*the last ch") as error:
+        run(settings, workdir)
+    file_limit(resource.RLIM_INFINITY)
+    assert "\n" not in str(error.value)
+    assert str(error.value).endswith(f"{workdir}/checkpoints/4")
+    assert "going on after step 4" in run(settings, workdir)
+    assert_same_runs(settings, workdir, uninterrupted)
+
+
+def test_a_workdir_that_cannot_be_written_is_one_line():
+    with pytest.raises(UserError, match="--workdir /proc/nowhere cannot be written"):
+        run(short_config(), Path("/proc/nowhere"))
+
+
+def test_a_workdir_serves_one_process_at_a_time(settings, uninterrupted, happens, tmp_path):
+    refused = []
+
+    def begin_again():
+        with pytest.raises(UserError, match="another process is training in") as error:
+            run(settings, tmp_path / "run")
+        refused.append(error.value)
+
+    happens[2] = begin_again
+    run(settings, tmp_path / "run")
+    assert refused
+    assert_same_runs(settings, tmp_path / "run", uninterrupted)
+
+
+class TooLarge(LikelihoodReward):
+    def components(self, frozen, examples, prompts, trajectories):
+        terms = super().components(frozen, examples, prompts, trajectories)["log_likelihood"]
+        return {"log_likelihood": terms.at[0].multiply(LARGE)}
+
+
+class TooLargeTask(NextSentence):
+    def reward(self, context):
+        return TooLarge(context)
+
+
+def test_a_loss_that_is_not_finite_changes_nothing_and_ends_the_run_where_it_persists(tmp_path, monkeypatch):
+    monkeypatch.setitem(TASKS, "next_sentence", TooLargeTask)
+    settings = short_config(train__max_bad_steps=3, train__eval_every=100, train__steps=5)
+    with pytest.raises(TrainingError, match=r"step 3: the loss .* not finite, .*; the last checkpoint is .*/2$"):
+        run(settings, tmp_path / "run")
+    metrics = [row for row in json_lines(tmp_path / "run" / "metrics.jsonl") if "train/loss" in row]
+    assert [(row["train/skipped"], row["train/loss"]) for row in metrics] == [(1.0, None)] * 2
+    experiment = build(settings)
+    snapshot = last_snapshot(settings, tmp_path / "run")
+    assert snapshot.step == 2
+    jax.tree.map(np.testing.assert_array_equal, snapshot.state.adapter, experiment.adapter)
+    fresh = experiment.functions.init(experiment.adapter)
+    jax.tree.map(np.testing.assert_array_equal, snapshot.state.optimizer, fresh.optimizer)
+
+
+def test_redis_gives_what_memory_gives_also_when_it_is_lost_for_a_while(
+    settings, uninterrupted, happens, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("gfn_jax.replay.redis._FIRST_PAUSE_S", 0.0)
+    with local_redis() as server:
+        happens[2], happens[4] = server.stop, server.start
+        shared = short_config(train__pipeline_depth=1, train__steps=5, replay__backend="redis", replay__url=server.url)
+        run(shared, tmp_path / "run")
+        assert not server.client().keys()  # nothing is left behind
+    rows = json_lines(tmp_path / "run" / "metrics.jsonl")
+    expected = json_lines(uninterrupted / "metrics.jsonl")
+    assert max([row.pop("replay/unshared", 0.0) for row in rows]) > 0
+    for row in expected:
+        row.pop("replay/unshared", None)
+    assert without_times(rows) == without_times(expected)
+
+
+def test_a_run_goes_on_with_another_kind_of_buffer(settings, uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "5")
+    with local_redis() as server:
+        shared = short_config(train__pipeline_depth=1, train__steps=5, replay__backend="redis", replay__url=server.url)
+        assert "going on after step 4" in run(shared, tmp_path / "run")
+    assert_same_runs(settings, tmp_path / "run", uninterrupted)
+
+
+def test_a_run_that_wants_a_server_that_is_not_there_begins_nothing(tmp_path):
+    shared = short_config(replay__backend="redis", replay__url="redis://127.0.0.1:1/0")
+    with pytest.raises(UserError, match="no Redis server answers at redis://127"):
+        run(shared, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_replayed_rows_repeat_what_was_rewarded(settings):
+    """A continuation comes back with its tokens, mask and components, and its reward is computed anew to the same."""
+    experiment = build(settings)
+    batch = Examples.load(settings).of_step(0, 4)
+    prompts = experiment.encode(batch)
+    trajectories = experiment.functions.sample(experiment.adapter, experiment.frozen, prompts, 0)
+    components = experiment.reward.components(experiment.frozen, batch, prompts, trajectories)
+    experience = Experience(experiment, make_buffer(settings, ""))
+    experience.remember(0, batch, trajectories, components)
+    experience.draw(1, batch)
+    replayed = experience.rows(components)
+    assert not replayed.is_absent_N.any()
+    again = experiment.reward.components(experiment.frozen, batch, prompts, replayed.trajectories)
+    mask = np.asarray(replayed.trajectories.is_terminable_NxT)
+    np.testing.assert_allclose(
+        np.asarray(again["log_likelihood"])[mask],
+        np.asarray(replayed.components["log_likelihood"])[mask],
+        rtol=1e-5,
+    )
+    assert experience.statistics()["fill"] == 1
+    experience.draw(1, Examples.load(settings).of_step(7, 4))
+    assert experience.rows(components).is_absent_N.all()
+    assert experience.statistics()["fill"] == 0
+
+
+def test_given_continuations_are_scored_and_sown_once(settings, tmp_path, monkeypatch):
+    prompts = Examples.load(settings).train
+    [first, second] = prompts[:2]
+    lines = [
+        {"prompt": first, "continuation": "Then she went home."},
+        {"prompt": first, "continuation": "then she went home"},
+        {"prompt": second, "continuation": "He sat"},
+        {"prompt": second, "continuation": 'He said "no".'},
+        {"prompt": second, "continuation": "and then " * 30},
+        {"prompt": "Nobody asked.", "continuation": "He sat."},
+    ]
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    loose = short_config(sampling__support_min_p=0.0, reward__temperature_end=0.9)
+    console = Console(record=True, width=120)
+    seed_replay(loose, tmp_path / "run", pool, console)
+    output = console.export_text()
+    assert "2 continuations of 2 prompts are kept" in output
+    for reason in ("nearly the same", "not in the policy's support", "longer than", "no training example"):
+        assert f"1 refused: {reason}" in output
+    run(loose, tmp_path / "run")
+    sizes = [row["replay/size"] for row in json_lines(tmp_path / "run" / "metrics.jsonl") if "replay/size" in row]
+    added = [row["replay/added"] for row in json_lines(tmp_path / "run" / "metrics.jsonl") if "replay/added" in row]
+    assert sizes[0] == 2 + added[0]
+    snapshot = last_snapshot(loose, tmp_path / "run")
+    assert len(snapshot.seeds) == 1
+    run(short_config(sampling__support_min_p=0.0, reward__temperature_end=0.9, train__steps=5), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 1 is not JSON"),
+        ('{"prompt": "Ada sang."}', 'line 1 is not a JSON object with "continuation"'),
+        ('{"continuation": "Ada sang."}', 'line 1 lacks "prompt"'),
+    ],
+)
+def test_a_pool_that_is_none_is_refused_by_line(settings, tmp_path, line, message):
+    (tmp_path / "pool.jsonl").write_text(line + "\n")
+    with pytest.raises(UserError, match=message):
+        seed_replay(settings, tmp_path / "run", tmp_path / "pool.jsonl", Console(quiet=True))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_replays_nothing_takes_no_seeds(tmp_path):
+    with pytest.raises(UserError, match=r"replay\.fraction is 0"):
+        seed_replay(short_config(replay__fraction=0.0), tmp_path / "run", tmp_path / "pool.jsonl", Console(quiet=True))
+
+
+def test_weights_and_biases_out_of_reach_does_not_stop_a_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setattr("gfn_jax.runtime.tracking._WANDB_TIMEOUT_S", 3.0)
+    output = run(short_config(train__steps=1, tracking__wandb="online"), tmp_path / "run")
+    assert "Weights & Biases is not reached" in output
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
+
+
+def test_the_pieces_of_this_test_are_what_they_seem(settings):
+    """The reward that overflows is finite itself, and overflows when it is squared."""
+    assert np.isfinite(np.float32(LARGE))
+    assert not jnp.isfinite(jnp.square(jnp.float32(LARGE)))
