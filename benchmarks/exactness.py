@@ -87,7 +87,7 @@ FULL = (
     Problem("flat", partial(_normal, std=0.2)),
     Problem("near-ties", _near_ties),
     Problem("terminal reward", partial(_normal, std=1.0), granularity="terminal"),
-    Problem("16 prompts", partial(_normal, std=1.0), prompts=16, samples=64, learning_rate=2e-3),
+    Problem("16 prompts", partial(_normal, std=1.0), prompts=16, samples=64, steps=400, learning_rate=4e-3),
 )
 
 
