@@ -1,5 +1,6 @@
 """Contradictory questions with gpt2-large and a DeBERTa-v3-large judge, on four devices.
 
+Half of every batch is replayed, from a Redis server at `replay.url`; `--config.replay.backend=memory` needs none.
 `data.path` is a file of JSON lines with `subject`, `edit_fact` and `original_fact`, and
 `reward.nli.name_or_path` any NLI model of three labels.
 
@@ -43,6 +44,10 @@ def get_config():
     config.reward.nli.name_or_path = "MoritzLaurer/DeBERTa-v3-large-mnli-fever-anli-ling-wanli"
     config.reward.nli.device = "cuda:0"
     config.reward.nli.max_length = 256
+    config.replay.backend = "redis"
+    config.replay.fraction = 0.5
+    config.replay.sampling = "reward"
+    config.replay.capacity = 128
     config.train.steps = config.train.decay_steps = 2_000
     config.train.prompts_per_step = 32
     config.train.microbatch_prompts = 4  # accumulates 8 gradients

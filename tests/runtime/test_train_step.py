@@ -10,6 +10,7 @@ from helpers import config
 from gfn_jax.rewards.likelihood import LikelihoodReward
 from gfn_jax.rewards.protocol import RewardContext
 from gfn_jax.rewards.tempering import Temperature
+from gfn_jax.runtime.batches import Replayed
 from gfn_jax.runtime.mesh import by_prompt, make_mesh, replicated, weight_shardings
 from gfn_jax.runtime.optimizer import make_schedule
 from gfn_jax.runtime.train_step import StepFunctions
@@ -110,6 +111,64 @@ def test_accumulated_microbatches_equal_the_whole_batch(one_device):
     world, expected = one_device
     with jax.enable_x64(True):
         assert_same(run_steps(world, (1, 1), microbatch=2, dtype_config="float64"), expected)
+
+
+@pytest.fixture(scope="module")
+def updated():
+    """One update of the same five trajectories for each of two prompts; the last `replayed` come from a buffer."""
+    world = TinyWorld(words=5, min_len=1, max_len=3)
+    reward = TableReward(world, np.random.default_rng(0).normal(0, 1, (2, len(world.strings()))))
+    everything = world.all_continuations()
+    some = np.array([[9, 40, 77, 101, 150], [3, 31, 60, 99, 120]]) + np.array([[0], [len(world.strings())]])
+
+    def rows(columns):
+        return jax.tree.map(lambda x: x[some[:, columns].reshape(-1)], everything)
+
+    def update(samples, replayed, absent=()):
+        settings = config(
+            data__path="-",
+            model__name_or_path="-",
+            sampling__samples_per_prompt=samples,
+            sampling__min_len=1,
+            sampling__max_len=3,
+            replay__fraction=replayed / samples,
+            train__prompts_per_step=2,
+            train__microbatch_prompts=1,
+            train__learning_rate=1e-2,
+        )
+        functions = StepFunctions(settings, world.structure, reward, world.rules, make_mesh(1, 1))
+        fresh, again = rows(slice(0, samples - replayed)), rows(slice(samples - replayed, samples))
+        components, of_replay = (reward.components(None, (), world.prompts, part) for part in (fresh, again))
+        is_absent = np.tile(np.isin(np.arange(replayed), absent), 2)
+        nonsense = {"log_r": jnp.where(is_absent[:, None], jnp.nan, of_replay["log_r"])}
+        return functions.update(
+            functions.init(world.adapter),
+            world.frozen,
+            world.prompts,
+            fresh,
+            components,
+            Replayed(again, nonsense, jnp.asarray(is_absent)) if replayed else None,
+        )
+
+    return update
+
+
+def test_a_replayed_row_trains_like_a_fresh_one_but_is_not_measured(updated):
+    (expected, all_fresh), (state, metrics) = updated(5, 0), updated(5, 2)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), state.adapter, expected.adapter)
+    assert float(metrics["loss"]) == pytest.approx(float(all_fresh["loss"]), rel=1e-5)
+    _, three = updated(3, 0)
+    for name in ("log_r", "length", "log_ratio_var"):
+        assert float(metrics[name]) == pytest.approx(float(three[name]), rel=1e-5)
+        assert float(metrics[name]) != pytest.approx(float(all_fresh[name]), rel=1e-3)
+
+
+def test_an_absent_row_takes_no_part_in_anything(updated):
+    (expected, wanted), (state, metrics) = updated(3, 0), updated(5, 2, absent=(0, 1))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), state.adapter, expected.adapter)
+    assert not metrics.pop("is_bad_N").any()
+    for name, value in metrics.items():
+        assert float(value) == pytest.approx(float(wanted[name]), rel=1e-4), name
 
 
 def test_the_learning_rate_warms_up_from_above_zero_and_decays():
