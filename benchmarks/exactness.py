@@ -25,9 +25,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from enumerable import TableReward, TinyWorld, target_distribution, total_variation
+from exactness_report import plot, print_table
 from machine import describe
 from rich.console import Console
-from rich.table import Table
 
 from configs.common import base
 from gfn_jax.config import Config, parse_config
@@ -230,51 +230,6 @@ def largest_gap(world: TinyWorld) -> float:
     return float(max(np.linalg.norm(a - b) for a in wte for b in wte) * scale)
 
 
-def print_table(console: Console, rows: Sequence[dict]) -> None:
-    table = Table(title="total variation from R / Z: the worst of all seeds; below 0.01 is the goal")
-    for heading in ("problem", "objective", "", "seeds", "TV", "KL", "log-ratio var", "elbo - log Z", "steps to 0.05"):
-        table.add_column(heading, justify="left" if heading in ("problem", "objective", "") else "right")
-    keys = list(dict.fromkeys((row["problem"], row["off_policy"], row["objective"]) for row in rows))
-    for problem, off_policy, objective in keys:
-        mine = [
-            row
-            for row in rows
-            if (row["problem"], row["off_policy"], row["objective"]) == (problem, off_policy, objective)
-        ]
-        worst = {key: max(row[key] for row in mine) for key in ("total_variation", "kl", "log_ratio_var")}
-        steps = [row["steps_to_0.05"] for row in mine]
-        table.add_row(
-            problem,
-            objective,
-            "off-policy" if off_policy else "on-policy",
-            str(len(mine)),
-            f"{worst['total_variation']:.4f}",
-            f"{worst['kl']:.5f}",
-            f"{worst['log_ratio_var']:.5f}",
-            f"{min(row['elbo_minus_log_z'] for row in mine):+.5f}",
-            "never" if None in steps else f"{np.median(steps):.0f}",
-        )
-    console.print(table)
-
-
-def plot(rows: Sequence[dict], file: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    problems = list(dict.fromkeys(row["problem"] for row in rows))
-    figure, axes = plt.subplots(1, len(problems), figsize=(3.2 * len(problems), 3), sharey=True, layout="constrained")
-    for panel, problem in zip(np.atleast_1d(axes), problems, strict=True):
-        for number, objective in enumerate(OBJECTIVES):
-            for row in rows:
-                if row["problem"] == problem and row["objective"] == objective and not row["off_policy"]:
-                    label = objective if row["seed"] == 0 else None
-                    panel.semilogy(*zip(*row["curve"], strict=True), color=f"C{number}", label=label, lw=1)
-        panel.axhline(0.01, color="grey", ls=":", lw=0.8)
-        panel.set(title=problem, xlabel="optimiser step")
-    np.atleast_1d(axes)[0].set_ylabel("total variation from R / Z")
-    np.atleast_1d(axes)[0].legend(fontsize=7)
-    figure.savefig(file, dpi=110)
-
-
 def train_all(problem: Problem, objective: str, off_policy: bool, seeds: Sequence[int]) -> list[dict]:
     trainer = Trainer(problem, objective, off_policy)
     return [trainer.run(seed) for seed in seeds]
@@ -318,8 +273,6 @@ def main() -> None:
             if args.out:
                 result = {"largest_logit_gap": gap, "rows": rows, **describe()}
                 args.out.write_text(json.dumps(result, indent=1) + "\n")
-    names = [problem.name for problem in problems]
-    rows.sort(key=lambda row: (names.index(row["problem"]), row["off_policy"], args.objectives.index(row["objective"])))
     print_table(console, rows)
     console.print(f"largest logit gap that the tiny model can express: {gap:.1f} nats")
     if args.plot:

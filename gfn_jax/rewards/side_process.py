@@ -5,6 +5,7 @@ Workers are spawned and import only what they are told to build: neither jax her
 
 import importlib
 import multiprocessing
+import signal
 import traceback
 from collections.abc import Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -37,6 +38,11 @@ def _call(factory: str, settings: Mapping[str, Any], method: str, argument: Any)
         raise
     except Exception:
         return _Raised(traceback.format_exc())
+
+
+def _ignore_interrupts() -> None:
+    """Runs in a worker: Ctrl-C in a terminal is for the main process, which may have a step to finish."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class Job:
@@ -110,4 +116,4 @@ class WorkerPool:
 
     def _new_pool(self) -> ProcessPool:
         context: Any = multiprocessing.get_context("spawn")
-        return ProcessPool(max_workers=self._workers, context=context)
+        return ProcessPool(max_workers=self._workers, initializer=_ignore_interrupts, context=context)

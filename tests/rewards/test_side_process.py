@@ -36,6 +36,14 @@ def test_the_death_of_an_idle_worker_is_survived(pool):
     assert pool.submit("process_id", None).result() != worker
 
 
+@pytest.mark.parametrize("pool", [(0, 1, 60.0)], indirect=True)
+def test_an_interrupt_of_the_terminal_is_not_for_workers(pool):
+    worker = pool.submit("process_id", None).result()
+    os.kill(worker, signal.SIGINT)
+    assert pool.submit("process_id", None).result() == worker
+    assert pool.failures == 0
+
+
 @pytest.mark.parametrize("pool", [(99, 2, 4.0)], indirect=True)
 @pytest.mark.parametrize(
     ("fault", "message"),
