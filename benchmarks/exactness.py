@@ -240,21 +240,24 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="all problems, off-policy too, three seeds")
     parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES), choices=list(OBJECTIVES))
     parser.add_argument("--problems", nargs="+", default=[], help="names; all that are asked for otherwise")
+    parser.add_argument("--modes", nargs="+", default=[], choices=["on-policy", "off-policy"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[])
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="of one thread each")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     console = Console() if sys.stdout.isatty() else Console(width=130)
-    seeds, modes = ((0, 1, 2), (False, True)) if args.full else ((0,), (False,))
+    seeds = args.seeds or ((0, 1, 2) if args.full else (0,))
+    modes = args.modes or (("on-policy", "off-policy") if args.full else ("on-policy",))
     problems = [
         problem for problem in (FULL if args.full else QUICK) if not args.problems or problem.name in args.problems
     ]
     runs = [
-        (problem, objective, off_policy)
+        (problem, objective, mode == "off-policy")
         for problem in problems
         for objective in args.objectives
         if applies(problem, objective)
-        for off_policy in modes
+        for mode in modes
     ]
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
     gap = largest_gap(make_world(QUICK[0]))
