@@ -6,7 +6,7 @@ For both replay buffers and both pipeline depths: one run goes through undisturb
 ended by SIGKILL, several times at random instants and once while a checkpoint is being written, and
 started again each time until they are done. Then adapter, optimiser, waiting trajectories and replay
 (by the digest that the last checkpoint holds), metrics and samples must be the same to the last bit,
-times excepted. Every run is bounded in time; processes are ended by their ids.
+times excepted, and the same checkpoints be kept. Every run is bounded in time; processes are ended by their ids.
 """
 
 import argparse
@@ -52,7 +52,11 @@ class Run:
         return subprocess.Popen(self._command, stdout=log, stderr=log)
 
     def finish(self) -> None:
-        code = self.start().wait(LIMIT_S)
+        process = self.start()
+        try:
+            code = process.wait(LIMIT_S)
+        finally:
+            process.kill()
         if code:
             raise RuntimeError(f"{self.workdir} ended with status {code}: see its log")
 
@@ -84,6 +88,7 @@ class Run:
         about = json.loads((self.workdir / "checkpoints" / str(STEPS) / "about" / "metadata").read_text())
         return {
             "digest": about["digest"],
+            "checkpoints": sorted(file.name for file in (self.workdir / "checkpoints").iterdir()),
             **{name: _without_times(self.workdir / name) for name in ("metrics.jsonl", "samples.jsonl")},
         }
 
@@ -147,7 +152,8 @@ def main() -> None:
         console.print(f"{name}: {result['identical']} of {result['runs']} the same")
     if args.out:
         args.out.write_text(json.dumps({"config": args.config, **results, **describe()}, indent=1) + "\n")
-    if any(result["identical"] < result["runs"] for result in results.values()):
+    orphans = "left behind" in json.dumps(results)
+    if orphans or any(result["identical"] < result["runs"] for result in results.values()):
         sys.exit(1)
 
 

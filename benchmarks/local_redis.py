@@ -39,6 +39,8 @@ class LocalRedis:
         self._process = subprocess.Popen(command, cwd=self._directory, stdout=subprocess.DEVNULL)
         client, deadline = self.client(), time.monotonic() + 20
         while True:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"redis-server ended at once: is port {self.port} taken?")
             try:
                 client.ping()
                 return

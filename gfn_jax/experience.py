@@ -4,7 +4,7 @@ Between the step's arrays and the buffer's entries: here trajectories become ent
 entries become rows. No reward is computed for them: entries hold its untempered components.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -41,9 +41,10 @@ class Experience:
     def __init__(self, experiment: Experiment, buffer: ReplayBuffer):
         self._experiment, self._buffer = experiment, buffer
         self._count = experiment.config.replayed_per_prompt
+        self._is_word_V = np.asarray(experiment.rules.is_word_V)
         self._log_r = jax.jit(experiment.final_log_r)
         self._drawn: list[list[Entry]] = []
-        self._outcome, self._troubles, self._step = Outcome(), Troubles(), 0
+        self._outcome, self._troubles, self._step, self._unusable = Outcome(), Troubles(), 0, 0
 
     def draw(self, step: int, examples: Sequence[Any]) -> None:
         """Takes the remembered rows of an optimiser step (from 0) out of the buffer."""
@@ -74,6 +75,9 @@ class Experience:
         is_absent = np.ones(rows, bool)
         for prompt, entries in enumerate(self._drawn):
             for row, entry in enumerate(entries, start=prompt * self._count):
+                if not self._fits(entry, components):
+                    self._unusable += 1
+                    continue
                 lengths[row], is_absent[row] = len(entry.tokens), False
                 tokens[row, : lengths[row]] = entry.tokens
                 is_terminable[row, : lengths[row] + 1] = entry.is_terminable
@@ -104,15 +108,15 @@ class Experience:
         age              mean number of steps since what was drawn was made
         size             continuations that this process knows of
         added, duplicates, poor   of the step's fresh rows: taken in, or refused as near-duplicates or as too poor
-        unreadable       payloads in the server that are no entries, met since the step before
+        unreadable       payloads in the server that are no entries, or none of this run, met since the step before
         unshared         prompts whose changes wait for the server
         """
         if not self._count:
             return {}
         drawn = [entry for entries in self._drawn for entry in entries]
         troubles = self._buffer.troubles
-        unreadable = troubles.unreadable - self._troubles.unreadable
-        self._troubles = troubles
+        unreadable = troubles.unreadable - self._troubles.unreadable + self._unusable
+        self._troubles, self._unusable = troubles, 0
         return {
             "fill": len(drawn) / (len(self._drawn) * self._count),
             "hit_rate": float(np.mean([bool(entries) for entries in self._drawn])),
@@ -123,6 +127,18 @@ class Experience:
             "unshared": float(troubles.unshared),
         }
 
+    def _fits(self, entry: Entry, components: Mapping[str, np.ndarray]) -> bool:
+        """Whether an entry can be of this run, wherever it comes from."""
+        is_text = len(entry.tokens) <= self._experiment.config.sampling.max_len and all(
+            0 <= token < len(self._is_word_V) and self._is_word_V[token] for token in entry.tokens.tolist()
+        )
+        return (
+            is_text
+            and entry.components.keys() == components.keys()
+            and bool(entry.is_terminable.any())
+            and all(np.isfinite(values[entry.is_terminable]).all() for values in entry.components.values())
+        )
+
     def entries(self, step: int, trajectories: Trajectories, components: Components) -> list[Entry | None]:
         """Trajectories as the buffer keeps them; None where a row has no finite reward, or no place to stop."""
         log_r = self._log_r(components)
@@ -132,7 +148,7 @@ class Experience:
         for row, (text, length) in enumerate(zip(texts, host.length_N.tolist(), strict=True)):
             states = length + 1
             mask = host.is_terminable_NxT[row, :states]
-            values = {name: term[row, :states].copy() for name, term in terms.items()}
+            values = {name: _as_float(term[row, :states]) for name, term in terms.items()}
             is_good = mask[length] and all(np.isfinite(value[mask]).all() for value in values.values())
             score = float(log_r[row, length])
             entries.append(
@@ -141,3 +157,8 @@ class Experience:
                 else None
             )
         return entries
+
+
+def _as_float(values: np.ndarray) -> np.ndarray:
+    """A copy in the precisions that entries are written in."""
+    return values.astype(np.float64 if values.dtype == np.float64 else np.float32)

@@ -29,6 +29,9 @@ from gfn_jax.text.tokenizer import Tokenizer
 from gfn_jax.text.vocabulary import banned_items, terminator_id
 from gfn_jax.types import Prompts, Scores, Trajectories
 
+_OF_REWARDS: dict[str, Any] = {"task": True, "model": {"tokenizer"}, "reward": {"granularity", "answers", "nli"}}
+"""The configuration that a reward's components depend on, beside the frozen weights."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
@@ -96,7 +99,7 @@ class Experiment:
         said = {
             "reward": [f"{type(reward).__module__}:{type(reward).__qualname__}", reward.version],
             "frozen": self.frozen_sha256,
-            "config": config.model_dump(mode="json", include={"task": True, "reward": {"answers", "nli"}}),
+            "config": config.model_dump(mode="json", include=_OF_REWARDS),
             "prompt": self.task.prompt(example),
             "example": dict(self.task.describe(example)),
         }

@@ -35,7 +35,7 @@ def _sample_table(experiment: Experiment, workdir: Path, example: Any, count: in
     functions, reward = experiment.functions, experiment.reward
     fresh = Snapshot(functions.init(experiment.adapter), functions.no_trajectories(), NOTHING)
     with Checkpoints(workdir / "checkpoints", experiment.frozen_sha256) as checkpoints:
-        snapshot, _ = checkpoints.restore_latest(fresh)
+        snapshot, faults = checkpoints.restore_latest(fresh)
     if snapshot is None:
         raise UserError(f"{workdir} holds no checkpoint yet")
 
@@ -53,7 +53,8 @@ def _sample_table(experiment: Experiment, workdir: Path, example: Any, count: in
     g, log_r = map(np.asarray, experiment.at_stop(scores, components))
     texts = experiment.texts(trajectories)
     remarks = reward.explain(experiment.frozen, [example] * count, texts)
-    table = Table(title=Text(text))
+    said = [f"checkpoint {step} is damaged: this is the policy of {snapshot.step}" for step in faults]
+    table = Table(title=Text(text), caption=Text("\n".join(said)) if said else None)
     for heading in ("continuation", *remarks[0], "log π", "log R"):
         table.add_column(heading.replace("_", " "))
     for row in np.argsort(g - log_r, stable=True):

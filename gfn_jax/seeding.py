@@ -3,8 +3,9 @@
 import hashlib
 import itertools
 import json
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from gfn_jax.replay.buffer import ReplayBuffer
 from gfn_jax.replay.entry import Entry, UnreadableError, unpack_all
 from gfn_jax.replay.memory import MemoryReplay
 from gfn_jax.runtime.mesh import by_prompt
-from gfn_jax.runtime.run_directory import check_data, check_ownership, claim, read_run_id
+from gfn_jax.runtime.run_directory import alone_in, check_data, check_ownership, claim, read_run_id
 from gfn_jax.text.prompts import read_lines
 from gfn_jax.types import Prompts, Trajectories
 
@@ -47,7 +48,7 @@ def seed_replay(config: Config, workdir: Path, pool: Path, console: Console) -> 
     examples = Examples.load(config)
     check_data(workdir, examples.sha256())
     with build(config) as experiment:
-        known = {experiment.task.prompt(example) for example in examples.train}
+        known = {experiment.task.prompt(example): example for example in examples.train}
         refused: Counter[str] = Counter()
         candidates = list(_read(pool, experiment, known, refused))
         seeds = MemoryReplay(Admission(config.replay.capacity, config.replay.min_edit_distance))
@@ -58,11 +59,11 @@ def seed_replay(config: Config, workdir: Path, pool: Path, console: Console) -> 
             outcome = seeds.offer({experiment.content_key(example): [entry]})
             refused["nearly the same as a better one"] += outcome.duplicates
             refused[f"worse than the {config.replay.capacity} best of the prompt"] += outcome.poor
-        claim(workdir, config, examples.sha256(), read_run_id(workdir))
-        packed = seeds.snapshot()
-        place = workdir / "seeds"
-        place.mkdir(exist_ok=True)
-        packed.tofile(place / f"{hashlib.sha256(packed.tobytes()).hexdigest()[:16]}.bin")
+        with alone_in(workdir):
+            check_ownership(workdir, config)
+            check_data(workdir, examples.sha256())
+            claim(workdir, config, examples.sha256(), read_run_id(workdir))
+            _leave(workdir / "seeds", seeds.snapshot())
     console.print(f"{seeds.size} continuations of {len(seeds.prompts)} prompts are kept for the run in {workdir}")
     for reason, count in refused.items():
         if count:
@@ -81,7 +82,18 @@ def sow(buffer: ReplayBuffer, workdir: Path, sown: Sequence[str]) -> tuple[str, 
     return (*sown, *names)
 
 
-def _read(pool: Path, experiment: Experiment, known: set[str], refused: Counter[str]) -> Iterator[Candidate]:
+def _leave(directory: Path, packed: np.ndarray) -> None:
+    """Writes seeds under a name of their content, whole or not at all."""
+    file = directory / f"{hashlib.sha256(packed.tobytes()).hexdigest()[:16]}.bin"
+    try:
+        directory.mkdir(exist_ok=True)
+        packed.tofile(file.with_suffix(".new"))
+        os.replace(file.with_suffix(".new"), file)
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error}") from error
+
+
+def _read(pool: Path, experiment: Experiment, known: Mapping[str, Any], refused: Counter[str]) -> Iterator[Candidate]:
     task, config = experiment.task, experiment.config
     for number, line in read_lines(str(pool), "--pool").items():
         where = f"--pool: {pool} line {number}"
@@ -103,7 +115,7 @@ def _read(pool: Path, experiment: Experiment, known: set[str], refused: Counter[
         elif len(tokens) > config.sampling.max_len:
             refused[f"longer than sampling.max_len = {config.sampling.max_len} tokens"] += 1
         else:
-            yield Candidate(example, tokens)
+            yield Candidate(known[task.prompt(example)], tokens)
 
 
 def _score(

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import contextlib
 from pathlib import Path
 
 import jax
@@ -7,14 +8,14 @@ import jax.numpy as jnp
 from rich.console import Console
 
 from gfn_jax.config import Config
-from gfn_jax.errors import TrainingError
+from gfn_jax.errors import TrainingError, UserError
 from gfn_jax.evaluation.report import before_and_after
 from gfn_jax.evaluation.validation import Validation
 from gfn_jax.experience import Experience, make_buffer
 from gfn_jax.experiment import Examples, Experiment, build
 from gfn_jax.pipeline import Pipeline
 from gfn_jax.replay.buffer import ReplayBuffer
-from gfn_jax.replay.entry import NOTHING
+from gfn_jax.replay.entry import NOTHING, UnreadableError
 from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
 from gfn_jax.runtime.interruption import Interruption
 from gfn_jax.runtime.run_directory import alone_in, check_data, check_ownership, claim, namespace, read_run_id
@@ -37,21 +38,22 @@ def train(config: Config, workdir: Path, console: Console) -> None:
         experiment.check_examples([*examples.train, *examples.validation])
         counts = f"{len(examples.train)} training and {len(examples.validation)} validation examples"
         console.print(f"{counts}; compiling ...")
-        claim(workdir, config, examples.sha256(), run_id)
-        with (
-            alone_in(workdir),
-            Checkpoints(
-                workdir / "checkpoints",
-                experiment.frozen_sha256,
-                keep=config.train.keep_checkpoints,
-                keep_best=config.train.keep_best,
-            ) as checkpoints,
-        ):
-            try:
-                _train(workdir, console, examples, experiment, buffer, checkpoints)
-            except TrainingError as error:
-                raise TrainingError(f"{error}; {checkpoints.latest}") from error
-        buffer.close()
+        with alone_in(workdir):
+            check_ownership(workdir, config)  # again: another process may have been quicker
+            check_data(workdir, examples.sha256())
+            claim(workdir, config, examples.sha256(), run_id)
+            keep, keep_best = config.train.keep_checkpoints, config.train.keep_best
+            with (
+                contextlib.closing(buffer),
+                Checkpoints(
+                    workdir / "checkpoints", experiment.frozen_sha256, keep=keep, keep_best=keep_best
+                ) as checkpoints,
+            ):
+                try:
+                    _train(workdir, console, examples, experiment, buffer, checkpoints)
+                except TrainingError as error:
+                    checkpoints.settle()
+                    raise TrainingError(f"{error}; {checkpoints.latest}") from error
 
 
 def _train(
@@ -72,15 +74,22 @@ def _train(
     fresh = Snapshot(functions.init(jax.tree.map(jnp.copy, experiment.adapter)), functions.no_trajectories(), NOTHING)
     restored, faults = checkpoints.restore_latest(fresh)
     for step, fault in faults.items():
-        console.print(f"checkpoint {step} is damaged ({fault}) and moved to {checkpoints.set_aside([step])}")
+        place = checkpoints.set_aside(step)
+        console.print(f"checkpoint {step} is damaged ({fault}); it was moved to {place}", soft_wrap=True)
     begin = restored or fresh
     state, start, last = begin.state, begin.step, config.train.steps
     if restored:
         console.print(f"going on after step {start}, from the checkpoint in {workdir}")
-    buffer.restore(begin.replay)
+    try:
+        buffer.restore(begin.replay)
+    except UnreadableError as error:
+        raise UserError(f"the replay buffer of the checkpoint of step {start} cannot be read: {error}") from error
     seeds = sow(buffer, workdir, begin.seeds)
     validation = Validation(experiment, examples.validation)
     before = after = validation.measure(experiment.adapter)
+    if config.train.keep_best and config.train.keep_best not in before.summary():
+        names = ", ".join(before.summary())
+        raise UserError(f"train.keep_best: validation has no figure {config.train.keep_best!r}; it has {names}")
 
     with Tracker(config, workdir, start if restored else None, console) as tracker, Interruption() as interruption:
         if not restored:
@@ -101,7 +110,7 @@ def _train(
             experience.remember(step, drawn.examples, drawn.trajectories, components)
             tracker.log_step(step + 1, metrics, drawn.examples, replay=experience.statistics(), time=stopwatch.take())
 
-            is_last, figures = step + 1 == last or bool(interruption.requested), None
+            figures = None
             if (step + 1) % config.train.eval_every == 0 or step + 1 == last:
                 tracker.flush()
                 after = validation.measure(state.adapter)
@@ -109,11 +118,12 @@ def _train(
                 tracker.log_validation(step + 1, figures, after.probes)
                 stopwatch.take()
             # Last, so that a checkpoint never stands for figures that were not written down.
-            if (step + 1) % config.train.checkpoint_every == 0 or is_last:
+            wish = interruption.requested if step + 1 < last else ""
+            if (step + 1) % config.train.checkpoint_every == 0 or step + 1 == last or wish:
                 tracker.flush()
                 checkpoints.save(Snapshot(state, pipeline.waiting, buffer.snapshot(), seeds), figures)
-            if interruption.requested and step + 1 < last:
-                console.print(f"stopped by {interruption.requested} after step {step + 1}; the same command goes on")
+            if wish:
+                console.print(f"stopped by {wish} after step {step + 1}; the same command goes on")
                 return
         if start >= last:
             after = validation.measure(state.adapter)

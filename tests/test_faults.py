@@ -18,12 +18,17 @@ from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
 from gfn_jax.errors import TrainingError, UserError
+from gfn_jax.evaluation.validation import Validation
 from gfn_jax.experience import Experience, make_buffer
 from gfn_jax.experiment import Examples, build
+from gfn_jax.replay.admission import Admission
 from gfn_jax.replay.entry import NOTHING
+from gfn_jax.replay.memory import MemoryReplay
 from gfn_jax.rewards.likelihood import LikelihoodReward
 from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
-from gfn_jax.seeding import seed_replay
+from gfn_jax.runtime.interruption import Interruption
+from gfn_jax.runtime.run_directory import JsonLines
+from gfn_jax.seeding import seed_replay, sow
 from gfn_jax.tasks import TASKS
 from gfn_jax.tasks.next_sentence import NextSentence
 
@@ -103,6 +108,33 @@ def test_a_signal_ends_the_run_after_its_step_and_loses_nothing(settings, uninte
     assert_same_runs(settings, tmp_path / "run", uninterrupted)
 
 
+def test_a_signal_during_a_validation_loses_nothing_either(happens, tmp_path, monkeypatch):
+    settings = short_config(train__steps=4, train__eval_every=2, train__checkpoint_every=4)
+    measure = Validation.measure
+    measured = []
+
+    def interrupted(self, adapter):
+        measured.append(adapter)
+        if len(measured) == 2:  # the first is before training
+            os.kill(os.getpid(), signal.SIGTERM)
+        return measure(self, adapter)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Validation, "measure", interrupted)
+        assert "stopped by SIGTERM after step 2" in run(settings, tmp_path / "run")
+    assert "going on after step 2" in run(settings, tmp_path / "run")
+
+
+def test_a_wish_that_comes_twice_at_once_is_one_and_a_later_one_acts(monkeypatch):
+    with Interruption() as interruption:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.requested == "SIGINT"
+        monkeypatch.setattr("gfn_jax.runtime.interruption._SAME_WISH_S", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 def flip_a_byte(checkpoint):
     file = max(
         (each for each in (checkpoint / "state").rglob("*") if each.is_file()), key=lambda each: each.stat().st_size
@@ -131,7 +163,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(settings, uninterrupt
     output = run(settings, workdir)
     assert "checkpoint 5 is damaged" in output
     assert "going on after step 4" in output
-    assert (workdir / "damaged" / "checkpoint-5").is_dir()
+    assert (workdir / "damaged" / "checkpoint-5" / "metrics.jsonl").exists()
     assert_same_runs(settings, workdir, uninterrupted)
 
 
@@ -180,6 +212,38 @@ def file_limit():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def test_the_best_checkpoint_outlives_a_restart(tmp_path):
+    settings = {"train__checkpoint_every": 1, "train__eval_every": 1, "train__keep_checkpoints": 1}
+    run(short_config(train__steps=3, **settings), tmp_path / "run")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    shutil.copytree(checkpoints / "3", checkpoints / "1", dirs_exist_ok=True)
+    metrics = checkpoints / "1" / "metrics" / "metrics"
+    metrics.write_text(json.dumps({"elbo": 1e3}))  # better than whatever comes
+    run(short_config(train__steps=5, **settings), tmp_path / "run")
+    assert {file.name for file in checkpoints.iterdir()} == {"1", "5"}
+
+
+def test_a_figure_that_validation_has_not_is_refused_at_once(tmp_path):
+    with pytest.raises(UserError, match=r"train\.keep_best: validation has no figure 'ebo'; it has .*elbo"):
+        run(short_config(train__keep_best="ebo"), tmp_path / "run")
+
+
+def test_lines_that_were_cut_within_a_character_or_damaged_are_dropped(tmp_path):
+    file = tmp_path / "samples.jsonl"
+    file.write_bytes('{"step": 1, "text": "é"}\n\0\0\n{"step": 2, "text": "é'.encode()[:-1])
+    rows = JsonLines(file, after_step=3)
+    rows.write(3, [{"text": "ü"}])
+    rows.close()
+    assert [(row["step"], row["text"]) for row in json_lines(file)] == [(1, "é"), (3, "ü")]
+
+
+def test_a_run_that_was_killed_while_it_began_can_begin_again(settings, uninterrupted, tmp_path):
+    for name in ("lock", "run_id", "data.sha256", "config.json.new"):
+        (tmp_path / name).write_text((uninterrupted / name).read_text() if (uninterrupted / name).exists() else "{")
+    run(settings, tmp_path)
+    assert_same_runs(settings, tmp_path, uninterrupted)
+
+
 @pytest.mark.parametrize(("size", "file"), [(10, r"metrics\.jsonl"), (30_000, "checkpoints")])
 def test_a_full_disk_ends_the_run_in_one_line(settings, uninterrupted, happens, file_limit, tmp_path, size, file):
     workdir = tmp_path / "run"
@@ -204,8 +268,10 @@ def test_a_workdir_serves_one_process_at_a_time(settings, uninterrupted, happens
     refused = []
 
     def begin_again():
+        before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir() if file.is_file()}
         with pytest.raises(UserError, match="another process is training in") as error:
-            run(settings, tmp_path / "run")
+            run(short_config(train__pipeline_depth=1, train__steps=9), tmp_path / "run")
+        assert before == {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir() if file.is_file()}
         refused.append(error.value)
 
     happens[2] = begin_again
@@ -299,8 +365,7 @@ def test_replayed_rows_repeat_what_was_rewarded(settings):
 
 
 def test_given_continuations_are_scored_and_sown_once(settings, tmp_path, monkeypatch):
-    prompts = Examples.load(settings).train
-    [first, second] = prompts[:2]
+    first, second, *_ = Examples.load(settings).of_step(0, 4)
     lines = [
         {"prompt": first, "continuation": "Then she went home."},
         {"prompt": first, "continuation": "then she went home"},
@@ -319,12 +384,15 @@ def test_given_continuations_are_scored_and_sown_once(settings, tmp_path, monkey
     for reason in ("nearly the same", "not in the policy's support", "longer than", "no training example"):
         assert f"1 refused: {reason}" in output
     run(loose, tmp_path / "run")
-    sizes = [row["replay/size"] for row in json_lines(tmp_path / "run" / "metrics.jsonl") if "replay/size" in row]
-    added = [row["replay/added"] for row in json_lines(tmp_path / "run" / "metrics.jsonl") if "replay/added" in row]
-    assert sizes[0] == 2 + added[0]
+    step = next(row for row in json_lines(tmp_path / "run" / "metrics.jsonl") if "replay/fill" in row)
+    assert step["replay/fill"] == 0.5  # the seeds are drawn for two of the first step's four prompts
+    assert step["replay/size"] == 2 + step["replay/added"]
     snapshot = last_snapshot(loose, tmp_path / "run")
-    assert len(snapshot.seeds) == 1
-    run(short_config(sampling__support_min_p=0.0, reward__temperature_end=0.9, train__steps=5), tmp_path / "run")
+    buffer = MemoryReplay(Admission(5, 0.0))
+    assert sow(buffer, tmp_path / "run", snapshot.seeds) == snapshot.seeds
+    assert buffer.size == 0
+    assert len(sow(buffer, tmp_path / "run", ())) == 1
+    assert buffer.size == 2
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@
 
 Every process works on a copy of what it has seen, and brings copy and server together twice a
 step: before it draws and after it stores, each in one round trip for all prompts. A prompt's
-entries are one hash, with a version that every change counts up; a change is only written over the
-version that it was made from, by a script, so that none gets lost. While the server is away the
-copies serve alone, and what was changed meanwhile is written when it is back, also where it lost
-its memory.
+entries are one hash, with a version: a count, and a word of whoever made it. A change is only
+written over the version that it was made from, by a script, so that none gets lost. While the
+server is away the copies serve alone, and what was changed meanwhile is written when it is back,
+also where it came back with an older memory, or none.
 
 Payloads are the bytes of `Entry.pack`: nothing that stands in the server is ever executed.
 """
@@ -57,7 +57,12 @@ def connect(url: str, password_variable: str) -> redis.Redis:
     The password is in an environment variable, if any is wanted. Raises `UserError` where no server
     answers, or not to us.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UserError(f"replay.url: {url!r} is no URL: {error}") from error
+    if parts.query:
+        raise UserError("replay.url: options behind a question mark are not taken; a password goes into a variable")
     if parts.scheme not in ("redis", "rediss", "unix"):
         raise UserError(f"replay.url: {url!r} does not begin with redis://, rediss:// or unix://")
     if parts.password:
@@ -84,6 +89,29 @@ def connect(url: str, password_variable: str) -> redis.Redis:
     return client
 
 
+class _Health:
+    """Whether a kind of calls is worth trying: later and later every time that one failed."""
+
+    def __init__(self, kind: str):
+        self._kind, self._pause, self._until, self._warned = kind, 0.0, 0.0, False
+
+    def attempt(self, call: Callable[[], None]) -> None:
+        if time.monotonic() < self._until:
+            return
+        try:
+            call()
+        except redis.RedisError as error:
+            self._pause = min(max(2 * self._pause, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+            self._until = time.monotonic() + self._pause
+            if not self._warned:
+                self._warned = True
+                logging.warning("replay goes on in memory: %s the Redis server fails: %s", self._kind, error)
+        else:
+            if self._warned:
+                logging.warning("%s the Redis server works again", self._kind)
+            self._pause, self._warned = 0.0, False
+
+
 class RedisReplay(ReplayBuffer):
     """Entries under the keys of a namespace, which nothing else may use."""
 
@@ -92,14 +120,15 @@ class RedisReplay(ReplayBuffer):
         self._prefix = f"gfn_jax:{{{namespace}}}:"  # braces keep a namespace on one node of a cluster
         self._index = f"{self._prefix}prompts"
         self._copy = MemoryReplay(admission)
-        self._versions: dict[str, int] = {}
+        self._versions: dict[str, bytes] = {}
         self._scores: dict[str, dict[str, float]] = {}  # of each prompt, the entries in the server by their keys
         self._changed: set[str] = set()  # prompts whose copy is ahead of the server
-        self._pause, self._away_until, self._warned = 0.0, 0.0, False
+        self._is_cleared = True  # or what is in the server is of a time that is undone
+        self._reading, self._writing = _Health("reading from"), _Health("writing to")
         self._unreadable = 0
 
     def stored(self, prompts: Sequence[str]) -> list[list[Entry]]:
-        self._reach(lambda: self._read(prompts))
+        self._reading.attempt(lambda: self._read(prompts))
         return self._copy.stored(prompts)
 
     def offer(self, offered: Mapping[str, Sequence[Entry]]) -> Outcome:
@@ -109,18 +138,19 @@ class RedisReplay(ReplayBuffer):
             total = total.plus(outcome)
             if outcome.added:
                 self._changed.add(prompt)
-        self._reach(self._write)
+        self._share()
         return total
 
     def snapshot(self) -> np.ndarray:
-        self._reach(self._read_all)
+        self._share()
+        self._reading.attempt(self._read_all)
         return self._copy.snapshot()
 
     def restore(self, snapshot: np.ndarray) -> None:
         self._copy.restore(snapshot)
         self.clear()
         self._changed = set(self._copy.prompts)
-        self._reach(self._write)
+        self._share()
 
     @property
     def size(self) -> int:
@@ -131,35 +161,26 @@ class RedisReplay(ReplayBuffer):
         return Troubles(self._unreadable, len(self._changed))
 
     def clear(self) -> None:
-        """Deletes the namespace from the server."""
+        """Deletes the namespace from the server, when it can be reached."""
         self._versions.clear()
         self._scores.clear()
         self._changed.clear()
-        self._reach(self._delete)
+        self._is_cleared = False
+        self._writing.attempt(self._delete)
 
     def close(self) -> None:
         self.clear()
         self._client.close()
 
-    def _reach(self, act: Callable[[], None]) -> None:
-        """Does something with the server, if it is there; else tries again later, and later every time."""
-        if time.monotonic() < self._away_until:
-            return
-        try:
-            act()
-        except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError) as error:
-            self._pause = min(max(2 * self._pause, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
-            self._away_until = time.monotonic() + self._pause
-            if not self._warned:
-                self._warned = True
-                logging.warning("replay goes on in memory, because the Redis server does not answer: %s", error)
-        else:
-            if self._warned:
-                logging.warning("the Redis server answers again")
-            self._pause, self._warned = 0.0, False
+    def _share(self) -> None:
+        """Writes what the copy has and the server has not."""
+        if self._changed:
+            self._writing.attempt(self._write)
 
     def _read(self, prompts: Iterable[str]) -> None:
         """Takes over what others changed about these prompts; one round trip."""
+        if not self._is_cleared:
+            return
         prompts = list(dict.fromkeys(prompts))
         answers = self._call(_READ, [([self._key(prompt)], [self._versions.get(prompt, "")]) for prompt in prompts])
         for prompt, answer in zip(prompts, answers, strict=True):
@@ -167,13 +188,16 @@ class RedisReplay(ReplayBuffer):
                 self._take_over(prompt, answer)
 
     def _read_all(self) -> None:
-        self._write()
-        known = self._known()
+        if not self._is_cleared:
+            return
+        known = sorted(prompt.decode() for prompt in self._members())
         for first in range(0, len(known), _AT_ONCE):
             self._read(known[first : first + _AT_ONCE])
 
     def _write(self) -> None:
         """Writes all that is ahead of the server; a round trip, and another while others change the same prompts."""
+        if not self._is_cleared:
+            self._delete()
         for _ in range(_MOST_ROUNDS):
             for first in range(0, len(ahead := sorted(self._changed)), _AT_ONCE):
                 self._write_some(ahead[first : first + _AT_ONCE])
@@ -182,58 +206,62 @@ class RedisReplay(ReplayBuffer):
 
     def _write_some(self, prompts: Sequence[str]) -> None:
         contents = [{entry.key: entry for entry in entries} for entries in self._copy.stored(prompts)]
-        calls = []
+        calls, versions = [], []
         for prompt, content in zip(prompts, contents, strict=True):
-            version, there = self._versions.get(prompt), self._scores.get(prompt, {})
+            version, there = self._versions.get(prompt, b""), self._scores.get(prompt, {})
+            versions.append(b"%d %s" % (_count(version) + 1, os.urandom(8).hex().encode()))
             gone = sorted(there.keys() - content.keys())
             new = sorted(key for key, entry in content.items() if there.get(key) != entry.score)
             written = [part for key in new for part in (key, content[key].pack())]
-            arguments = [prompt, "" if version is None else version, (version or 0) + 1, len(gone), *gone, *written]
+            arguments = [prompt, version, versions[-1], len(gone), *gone, *written]
             calls.append(([self._key(prompt), self._index], arguments))
-        for prompt, content, answer in zip(prompts, contents, self._call(_WRITE, calls), strict=True):
+        answers = self._call(_WRITE, calls)
+        for prompt, content, version, answer in zip(prompts, contents, versions, answers, strict=True):
             if answer is None:
-                self._versions[prompt] = self._versions.get(prompt, 0) + 1
+                self._versions[prompt] = version
                 self._scores[prompt] = _scores(content.values())
                 self._changed.discard(prompt)
             else:
                 self._take_over(prompt, answer)
 
     def _take_over(self, prompt: str, answer: Sequence[bytes]) -> None:
-        """Makes the server's content the copy's, joined with what the copy alone has."""
+        """Makes the server's content the copy's, joined with what the copy alone has.
+
+        Where the server's memory is older than the copy, the copy stays as it is.
+        """
         fields = dict(zip(answer[::2], answer[1::2], strict=True))
-        version = _number(fields.pop(_VERSION, None))
+        version = fields.pop(_VERSION, b"")
         theirs = {}
         for name, payload in fields.items():
             try:
-                theirs[name.decode()] = Entry.unpack(payload)
-            except (UnreadableError, UnicodeDecodeError):
+                entry = Entry.unpack(payload)
+                if name != entry.key.encode():
+                    raise UnreadableError("another entry's name")
+                theirs[entry.key] = entry
+            except UnreadableError:
                 self._unreadable += 1
-        has_forgotten = version is None or version < self._versions.get(prompt, 0)
-        [ours] = self._copy.stored([prompt])
-        if version is None:
-            self._versions.pop(prompt, None)
-        else:
-            self._versions[prompt] = version
-        self._scores[prompt] = _scores(theirs.values())
-        kept = sorted(theirs.values(), key=lambda entry: entry.order)[: self._admission.capacity]
-        if has_forgotten or prompt in self._changed:
+        is_older = _count(version) < _count(self._versions.get(prompt, b""))
+        [kept] = self._copy.stored([prompt])
+        self._versions[prompt], self._scores[prompt] = version, _scores(theirs.values())
+        if not is_older:
+            ours = kept if prompt in self._changed else []
+            kept = sorted(theirs.values(), key=lambda entry: entry.order)[: self._admission.capacity]
             kept, _ = self._admission.admit(kept, ours)
-        if _scores(kept) != self._scores[prompt]:
-            self._changed.add(prompt)
-        elif version is not None:
-            self._changed.discard(prompt)
         self._copy.put(prompt, kept)
+        if _scores(kept) == self._scores[prompt]:
+            self._changed.discard(prompt)
+        else:
+            self._changed.add(prompt)
 
     def _delete(self) -> None:
-        known = self._known()
-        for first in range(0, len(known), _AT_ONCE):
-            self._client.unlink(*(self._key(prompt) for prompt in known[first : first + _AT_ONCE]))
-        self._client.unlink(self._index)
+        keys = list(self._client.scan_iter(match=f"{self._prefix}*", count=1000))  # the index itself may be lost
+        for first in range(0, len(keys), _AT_ONCE):
+            self._client.unlink(*keys[first : first + _AT_ONCE])
+        self._is_cleared = True
 
-    def _known(self) -> list[str]:
+    def _members(self) -> Any:
         """The prompts that have anything stored in the server."""
-        members: Any = self._client.smembers(self._index)
-        return sorted(prompt.decode() for prompt in members)
+        return self._client.smembers(self._index)
 
     def _call(self, script: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
         """A script's answers to calls of (keys, arguments), all in one round trip."""
@@ -249,8 +277,10 @@ class RedisReplay(ReplayBuffer):
         return f"{self._prefix}prompt:{prompt}"
 
 
-def _number(written: bytes | None) -> int | None:
-    return int(written) if written is not None and written.isdigit() else None
+def _count(version: bytes) -> int:
+    """How many changes led to a version; 0 where it is none of ours."""
+    count = version.partition(b" ")[0]
+    return int(count) if count.isdigit() else 0
 
 
 def _scores(entries: Iterable[Entry]) -> dict[str, float]:

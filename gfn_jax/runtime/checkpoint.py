@@ -1,9 +1,12 @@
 """Checkpoints of a run: all that a step changes, by Orbax; never the frozen weights, but their hash."""
 
+import contextlib
 import dataclasses
 import hashlib
+import itertools
+import math
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -54,12 +57,15 @@ class Checkpoints:
         `keep_best` names the figure whose highest value is kept too, if any.
         """
         self._directory, self._frozen_sha256, self._keep_best = directory, frozen_sha256, keep_best
+
+        def figure(figures: Mapping[str, float]) -> float:
+            return figures.get(keep_best, -math.inf)
+
         policies: list[Any] = [LatestN(keep)]
         if keep_best:
-            policies.append(
-                BestN(get_metric_fn=lambda figures: figures[keep_best], n=1, keep_checkpoints_without_metrics=False)
-            )
+            policies.append(BestN(get_metric_fn=figure, n=1, keep_checkpoints_without_metrics=False))
         options = ocp.CheckpointManagerOptions(
+            best_fn=figure,  # only with it are figures written down, and known after a restart
             create=bool(keep),
             cleanup_tmp_directories=bool(keep),
             preservation_policy=AnyPreservationPolicy(policies) if keep else None,
@@ -77,7 +83,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
         except Exception as failure:
             if error is None:
-                raise self._failure(failure) from failure
+                raise TrainingError(f"{self._failure(failure)}; {self.latest}") from failure
         finally:
             self._manager.close()
 
@@ -103,16 +109,24 @@ class Checkpoints:
             )
         return None, faults
 
-    def set_aside(self, steps: Iterable[int]) -> Path:
-        """Moves the checkpoints of these steps out of the way; where to."""
-        place = self._directory.parent / "damaged"
-        for step in steps:
-            target = place / f"checkpoint-{step}"
-            shutil.rmtree(target, ignore_errors=True)
-            place.mkdir(exist_ok=True)
-            shutil.move(self._directory / str(step), target)
+    def set_aside(self, step: int) -> Path:
+        """Moves a checkpoint out of the way, with copies of the figures up to it; where to."""
+        workdir = self._directory.parent
+        names = itertools.chain(
+            [f"checkpoint-{step}"], (f"checkpoint-{step}-{number}" for number in itertools.count(2))
+        )
+        place = next(place for name in names if not (place := workdir / "damaged" / name).exists())
+        place.mkdir(parents=True)
+        shutil.move(self._directory / str(step), place / "checkpoint")
+        for file in workdir.glob("*.jsonl"):
+            shutil.copy(file, place)
         self._manager.reload()
         return place
+
+    def settle(self) -> None:
+        """Waits for what is being saved, whatever becomes of it."""
+        with contextlib.suppress(Exception):
+            self._manager.wait_until_finished()
 
     def save(self, snapshot: Snapshot, figures: Mapping[str, float] | None = None) -> None:
         """Begins to save; `figures` are of a validation of this very state, if there was one."""
@@ -122,7 +136,7 @@ class Checkpoints:
             "digest": _digest(snapshot),
             "seeds": snapshot.seeds,
         }
-        best = {self._keep_best: figures[self._keep_best]} if figures and self._keep_best else None
+        finite = {name: value for name, value in (figures or {}).items() if math.isfinite(value)}
         try:
             self._manager.save(
                 snapshot.step,
@@ -131,7 +145,7 @@ class Checkpoints:
                     replay=ocp.args.StandardSave({"bytes": snapshot.replay}),
                     about=ocp.args.JsonSave(about),
                 ),
-                metrics=best,
+                metrics=finite or None,
             )
         except Exception as error:
             raise self._failure(error) from error
@@ -166,9 +180,7 @@ class Checkpoints:
         return snapshot
 
     def _failure(self, error: Exception) -> TrainingError:
-        return TrainingError(
-            f"{self._directory} cannot be written ({' '.join(str(error).split())[:200]}); {self.latest}"
-        )
+        return TrainingError(f"{self._directory} cannot be written ({' '.join(str(error).split())[:200]})")
 
 
 def _digest(snapshot: Snapshot) -> str:

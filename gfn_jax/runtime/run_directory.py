@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from typing import Any
 
 from gfn_jax.config import Config, differing_keys, read_run_config
 from gfn_jax.errors import TrainingError, UserError
+
+_FIRST_FILES = ("lock", "run_id", "run_id.new", "data.sha256", "data.sha256.new", "config.json.new")
+"""What a run that was killed while it began may leave behind."""
 
 
 def check_ownership(workdir: Path, config: Config) -> None:
@@ -26,7 +30,7 @@ def check_ownership(workdir: Path, config: Config) -> None:
                 f"{workdir} belongs to a run with another configuration; these keys differ: {', '.join(keys)}. "
                 "Choose another --workdir, or set them as they were"
             )
-    elif workdir.exists() and any(workdir.iterdir()):
+    elif workdir.exists() and any(file.name not in _FIRST_FILES for file in workdir.iterdir()):
         raise UserError(f"--workdir {workdir} is not empty and holds no run (no config.json); choose another")
 
 
@@ -38,14 +42,13 @@ def read_run_id(workdir: Path) -> str:
 
 def namespace(workdir: Path, run_id: str) -> str:
     """What a run calls its own elsewhere. A copy of its directory is another run, and gets another name."""
-    seal = hashlib.sha256(f"{run_id} {workdir.absolute()}".encode()).hexdigest()
-    return f"{workdir.absolute().name}-{seal[:16]}"
+    seal = hashlib.sha256(f"{run_id} {workdir.resolve()}".encode()).hexdigest()
+    return f"{re.sub('[^A-Za-z0-9_.-]', '_', workdir.resolve().name)}-{seal[:16]}"
 
 
 def claim(workdir: Path, config: Config, data_hash: str, run_id: str) -> None:
-    """Makes the directory and writes whose it is: `config.json`, `data.sha256` and `run_id`."""
+    """Writes whose the directory is: `run_id`, `data.sha256` and, last, `config.json`."""
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
         _replace(workdir / "run_id", f"{run_id}\n")
         _replace(workdir / "data.sha256", f"{data_hash}\n")
         _replace(workdir / "config.json", json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
@@ -55,8 +58,16 @@ def claim(workdir: Path, config: Config, data_hash: str, run_id: str) -> None:
 
 @contextmanager
 def alone_in(workdir: Path) -> Iterator[None]:
-    """A context that one process at a time can be in; raises `UserError` where another is in it."""
-    with (workdir / "lock").open("w") as file:
+    """A context that one process at a time can be in; makes the directory.
+
+    Raises `UserError` where another is in it.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / "lock").open("w")
+    except OSError as error:
+        raise UserError(f"--workdir {workdir} cannot be written: {error}") from error
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -81,6 +92,14 @@ def _replace(file: Path, content: str) -> None:
     os.replace(new, file)
 
 
+def _step(line: bytes) -> float:
+    """The step that a line is about; later than any where it is none."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
 def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
@@ -93,12 +112,12 @@ class JsonLines:
     def __init__(self, file: Path, after_step: int):
         """Opens the file to go on after a step (-1: from the beginning).
 
-        Lines of later steps, from before a restart, are cut, and so is a last line that was not
-        written to its end.
+        Lines of later steps, from before a restart, are cut, and so is what was not written to its
+        end, or is damaged.
         """
         if file.exists():
-            whole = file.read_text(encoding="utf-8").split("\n")[:-1]
-            kept = [line for line in whole if json.loads(line)["step"] <= after_step]
+            whole = file.read_bytes().split(b"\n")[:-1]
+            kept = [line.decode() for line in whole if _step(line) <= after_step]
             _replace(file, "".join(f"{line}\n" for line in kept))
         self._file = file.open("a", encoding="utf-8")
 

@@ -26,9 +26,14 @@ from gfn_jax.types import Prompts, Trajectories
 
 @struct.dataclass
 class TrainState:
-    """All that an update changes; `step` counts optimiser steps, `log_z` is empty but for objective `tb`."""
+    """All that an update changes; `log_z` is empty but for objective `tb`.
+
+    step     optimiser steps, as all schedules count
+    updates  those of them that changed anything
+    """
 
     step: jax.Array
+    updates: jax.Array
     adapter: Weights
     log_z: Head
     optimizer: optax.OptState
@@ -78,7 +83,7 @@ class StepFunctions:
         dtype = jax.tree.leaves(adapter)[0].dtype
         log_z = new_head(self._structure.architecture.n_embd, dtype) if self._learns_log_z else {}
         optimizer = self._optimizer.init({"adapter": adapter, "log_z": log_z})
-        return TrainState(jnp.zeros((), jnp.int32), adapter, log_z, optimizer)
+        return TrainState(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), adapter, log_z, optimizer)
 
     def _no_trajectories(self) -> tuple[Trajectories, ...]:
         """One empty batch for each step that the pipeline is ahead."""
@@ -111,9 +116,10 @@ class StepFunctions:
         """One optimiser step: the objective's gradient, accumulated over microbatches of prompts.
 
         A row with a log R that is not finite, or without a terminable state, takes no part; the
-        metric `is_bad_N` marks it. Where the loss or its gradient is not finite all the same,
-        nothing but the step counter changes; the metric `skipped` is 1 then. Rewards and
-        trajectories in the metrics are of the fresh rows alone.
+        metric `is_bad_N` marks it. Where the loss or its gradient is not finite all the same, or no
+        row is left, nothing but the step counter changes; the metric `skipped` is 1 then. The first
+        update of `tb` changes nothing but the bias of log Z: it starts at the batch's mean g.
+        Rewards and trajectories in the metrics are of the fresh rows alone.
         """
         batch = join(trajectories, components, replayed, self._train.prompts_per_step)
         trajectories, components = batch.trajectories, batch.components
@@ -133,9 +139,7 @@ class StepFunctions:
             g_N = objectives.at_last_state(g_NxT, is_terminable_NxT)
             log_z_B = jnp.zeros_like(g_N[::per_prompt])
             if self._learns_log_z:
-                # The first batch's mean g is where the bias starts (see below).
-                start = jnp.where(state.step == 0, jax.lax.stop_gradient(_mean(g_N, ~(is_bad_N | is_absent_N))), 0)
-                log_z_B = log_z(parameters["log_z"], frozen_model, prompts) + start
+                log_z_B = log_z(parameters["log_z"], frozen_model, prompts)
             loss_B = self._loss(
                 g_NxT,
                 is_terminable_NxT,
@@ -157,16 +161,17 @@ class StepFunctions:
         updates, optimizer = self._optimizer.update(gradient, state.optimizer, parameters)
         updated: Any = optax.apply_updates(parameters, updates)
         is_good_N = ~(values["is_bad_N"] | batch.is_absent_N)
-        if self._learns_log_z:
-            start = jnp.where(state.step == 0, _mean(values["g_N"], is_good_N), 0)
-            updated["log_z"]["bias"] += start
+        is_first = (state.updates == 0) & self._learns_log_z
         loss_value, grad_norm = values["loss_B"].mean(), optax.tree.norm(gradient["adapter"])
-        is_finite = jnp.isfinite(loss_value) & jnp.isfinite(optax.tree.norm(gradient))
+        is_update = jnp.isfinite(loss_value) & jnp.isfinite(optax.tree.norm(gradient)) & is_good_N.any()
         before = (parameters["adapter"], parameters["log_z"], state.optimizer)
         after = (updated["adapter"], updated["log_z"], optimizer)
-        state = TrainState(
-            state.step + 1, *jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), after, before)
-        )
+        moves = is_update & ~is_first
+        adapter, log_z_head, optimizer = jax.tree.map(lambda new, old: jnp.where(moves, new, old), after, before)
+        if self._learns_log_z:
+            start = jnp.where(is_update & is_first, _mean(values["g_N"], is_good_N), 0)
+            log_z_head = log_z_head | {"bias": log_z_head["bias"] + start}
+        state = TrainState(state.step + 1, state.updates + is_update, adapter, log_z_head, optimizer)
 
         stop_N = trajectories.length_N[:, None]
         at_stop = {name: jnp.take_along_axis(terms, stop_N, 1)[:, 0] for name, terms in components.items()}
@@ -179,7 +184,7 @@ class StepFunctions:
             "grad_norm": grad_norm,
             "learning_rate": self._schedule(state.step - 1),
             "temperature": temperature,
-            "skipped": (~is_finite).astype(log_r_NxT.dtype),
+            "skipped": (~is_update).astype(log_r_NxT.dtype),
             "is_bad_N": values["is_bad_N"],
             **{name: _mean(values_N, is_shown_N) for name, values_N in at_stop.items()},
         }

@@ -2,8 +2,10 @@
 
 import itertools
 
+import msgpack
 import numpy as np
 import pytest
+import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from local_redis import local_redis
@@ -115,8 +117,24 @@ def test_without_a_duplicates_rule_the_best_different_ones_are_kept(entries):
 def test_garbage_is_no_entry(payload):
     with pytest.raises(UnreadableError):
         Entry.unpack(payload)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 9) | st.floats() | st.binary(max_size=9) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=8) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(VALUES)
+def test_well_formed_data_of_another_shape_is_no_entry_and_no_buffer(value):
+    payload = msgpack.packb(value)
     with pytest.raises(UnreadableError):
-        unpack_all(np.frombuffer(b"\xc1" + payload, np.uint8))
+        Entry.unpack(payload)
+    if value:
+        with pytest.raises(UnreadableError):
+            unpack_all(np.frombuffer(msgpack.packb({"a": value}), np.uint8))
 
 
 @settings(max_examples=60, deadline=None)
@@ -153,7 +171,7 @@ def test_garbage_in_the_server_is_skipped_counted_and_left_alone(server, redis_r
     buffer.offer({"a": [entry(["ada"], -1.0), entry(["ran"], -2.0)]})
     [key] = server.client().keys("*:prompt:*")
     later = entry(["sat"], -1.0).pack().replace(b"\x97\x01", b"\x97\x02", 1)  # another format's number
-    server.client().hset(key, mapping={"x": b"cos\nsystem\n(S'false'\ntR.", "y": later, "version": 5})
+    server.client().hset(key, mapping={"x": b"cos\nsystem\n(S'false'\ntR.", "y": later, "version": "garbage"})
     other = redis_replay(admission)
     assert len(other.stored(["a"])[0]) == 2
     assert other.troubles.unreadable == 2
@@ -206,6 +224,68 @@ def test_a_server_that_goes_and_comes_back_empty_changes_nothing(monkeypatch):
         assert same(RedisReplay(connect(server.url, ""), "run", admission).stored(["a"])[0], memory.stored(["a"])[0])
 
 
+def test_a_server_that_comes_back_with_an_older_memory_changes_nothing(server, redis_replay):
+    admission = Admission(1, 0.0)
+    buffer, client = redis_replay(admission), server.client()
+    buffer.offer({"a": [entry(["ada"], -2.0)]})
+    [key] = client.keys("*:prompt:*")
+    old = client.dump(key)
+    buffer.offer({"a": [entry(["ran"], -1.0)]})
+    client.restore(key, 0, old, replace=True)
+    assert [each.text for each in buffer.stored(["a"])[0]] == ["ran"]
+    buffer.offer({"b": [entry(["to"], 0.0)]})
+    assert [each.text for each in redis_replay(admission).stored(["a"])[0]] == ["ran"]
+
+
+def make_full(client, key):
+    client.config_set("maxmemory", 1)
+
+
+def make_a_replica(client, key):
+    client.replicaof("127.0.0.1", 1)
+
+
+def make_another_type(client, key):
+    client.delete(key)
+    client.lpush(key, "x")
+
+
+@pytest.mark.parametrize("fault", [make_full, make_a_replica, make_another_type])
+def test_a_server_that_refuses_is_like_one_that_is_away(fault, monkeypatch, caplog):
+    monkeypatch.setattr("gfn_jax.replay.redis._FIRST_PAUSE_S", 0.0)
+    admission = Admission(5, 0.0)
+    memory = MemoryReplay(admission)
+    with local_redis() as server:
+        shared = RedisReplay(connect(server.url, ""), "run", admission)
+        for number, word in enumerate(WORDS):
+            if number == 1:
+                fault(server.client(), server.client().keys("*:prompt:*")[0])
+            for buffer in (memory, shared):
+                buffer.offer({"a": [entry([word], -float(number))]})
+            assert same(shared.stored(["a"])[0], memory.stored(["a"])[0])
+        assert shared.troubles.unshared == 1
+        assert (shared.snapshot() == memory.snapshot()).all()
+        shared.close()
+    assert 1 <= sum("goes on in memory" in record.message for record in caplog.records) <= 2
+
+
+def test_what_a_server_held_of_an_undone_time_is_never_read(server, redis_replay, monkeypatch):
+    """The server is away just when a snapshot is restored, and has its memory when it is back."""
+    monkeypatch.setattr("gfn_jax.replay.redis._FIRST_PAUSE_S", 0.0)
+    admission = Admission(5, 0.0)
+    past = MemoryReplay(admission)
+    past.offer({"a": [entry(["ada"], -1.0)]})
+    redis_replay(admission).offer({"a": [entry(["ran"], 0.0)], "b": [entry(["to"], 0.0)]})
+    buffer = redis_replay(admission)
+    with monkeypatch.context() as away:
+        away.setattr(redis.Redis, "scan_iter", lambda *_, **__: (_ for _ in ()).throw(redis.ConnectionError("away")))
+        buffer.restore(past.snapshot())
+        assert [each.text for each in buffer.stored(["a"])[0]] == ["ada"]
+    buffer.offer({"a": [entry(["sat"], -2.0)]})
+    assert [[each.text for each in some] for some in buffer.stored(["a", "b"])] == [["ada", "sat"], []]
+    assert not redis_replay(admission).stored(["b"])[0]
+
+
 def test_a_snapshot_goes_from_one_kind_of_buffer_to_the_other(redis_replay):
     admission = Admission(5, 0.0)
     memory = MemoryReplay(admission)
@@ -247,6 +327,10 @@ def test_a_server_that_cannot_be_used_is_one_clear_error(monkeypatch):
         assert "\n" not in str(error.value)
         monkeypatch.setenv("SECRET", "right")
         assert connect(server.url, "SECRET").ping()
+        with pytest.raises(UserError, match="options behind a question mark are not taken"):
+            connect(server.url + "?password=right", "")
+        with pytest.raises(UserError, match="is no URL"):
+            connect("redis://[", "")
         with pytest.raises(UserError, match="put it into an environment variable") as error:
             connect(server.url.replace("//", "//:right@"), "")
         assert "right" not in str(error.value).replace("environment", "")

@@ -115,7 +115,7 @@ def test_accumulated_microbatches_equal_the_whole_batch(one_device):
 
 @pytest.fixture(scope="module")
 def updated():
-    """One update of the same five trajectories for each of two prompts; the last `replayed` come from a buffer."""
+    """Two updates with the same five trajectories for each of two prompts; the last `replayed` come from a buffer."""
     world = TinyWorld(words=5, min_len=1, max_len=3)
     reward = TableReward(world, np.random.default_rng(0).normal(0, 1, (2, len(world.strings()))))
     everything = world.all_continuations()
@@ -124,51 +124,63 @@ def updated():
     def rows(columns):
         return jax.tree.map(lambda x: x[some[:, columns].reshape(-1)], everything)
 
-    def update(samples, replayed, absent=()):
+    def update(samples, replayed, absent=(), objective="subtb", microbatch=1):
         settings = config(
             data__path="-",
             model__name_or_path="-",
             sampling__samples_per_prompt=samples,
             sampling__min_len=1,
             sampling__max_len=3,
+            objective__name=objective,
             replay__fraction=replayed / samples,
             train__prompts_per_step=2,
-            train__microbatch_prompts=1,
+            train__microbatch_prompts=microbatch,
             train__learning_rate=1e-2,
         )
         functions = StepFunctions(settings, world.structure, reward, world.rules, make_mesh(1, 1))
         fresh, again = rows(slice(0, samples - replayed)), rows(slice(samples - replayed, samples))
         components, of_replay = (reward.components(None, (), world.prompts, part) for part in (fresh, again))
         is_absent = np.tile(np.isin(np.arange(replayed), absent), 2)
+        nothing = jax.tree.map(jnp.zeros_like, again)  # as a row is where nothing is remembered
+        again = jax.tree.map(lambda x, y: jnp.where(is_absent.reshape(-1, *[1] * (x.ndim - 1)), x, y), nothing, again)
         nonsense = {"log_r": jnp.where(is_absent[:, None], jnp.nan, of_replay["log_r"])}
-        return functions.update(
-            functions.init(world.adapter),
-            world.frozen,
-            world.prompts,
-            fresh,
-            components,
-            Replayed(again, nonsense, jnp.asarray(is_absent)) if replayed else None,
-        )
+        of_buffer = Replayed(again, nonsense, jnp.asarray(is_absent)) if replayed else None
+        state = functions.init(world.adapter)
+        for _ in range(2):
+            state, metrics = functions.update(state, world.frozen, world.prompts, fresh, components, of_buffer)
+        return state, metrics
 
     return update
 
 
-def test_a_replayed_row_trains_like_a_fresh_one_but_is_not_measured(updated):
-    (expected, all_fresh), (state, metrics) = updated(5, 0), updated(5, 2)
+@pytest.mark.parametrize("objective", ["subtb", "tb"])
+def test_a_replayed_row_trains_like_a_fresh_one_but_is_not_measured(updated, objective):
+    (expected, all_fresh), (state, metrics) = updated(5, 0, objective=objective), updated(5, 2, objective=objective)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), state.adapter, expected.adapter)
     assert float(metrics["loss"]) == pytest.approx(float(all_fresh["loss"]), rel=1e-5)
-    _, three = updated(3, 0)
-    for name in ("log_r", "length", "log_ratio_var"):
-        assert float(metrics[name]) == pytest.approx(float(three[name]), rel=1e-5)
+    first_three = np.arange(10).reshape(2, 5)[:, :3].reshape(-1)
+    for name in ("log_r", "length"):
         assert float(metrics[name]) != pytest.approx(float(all_fresh[name]), rel=1e-3)
+    assert not metrics["is_bad_N"][first_three].any()
 
 
-def test_an_absent_row_takes_no_part_in_anything(updated):
-    (expected, wanted), (state, metrics) = updated(3, 0), updated(5, 2, absent=(0, 1))
+@pytest.mark.parametrize("objective", ["subtb", "tb"])
+def test_an_absent_row_takes_no_part_in_anything(updated, objective):
+    expected, wanted = updated(3, 0, objective=objective)
+    state, metrics = updated(5, 2, absent=(0, 1), objective=objective)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), state.adapter, expected.adapter)
     assert not metrics.pop("is_bad_N").any()
     for name, value in metrics.items():
         assert float(value) == pytest.approx(float(wanted[name]), rel=1e-4), name
+
+
+def test_the_learned_log_z_starts_at_the_batchs_mean_however_it_is_cut(updated):
+    """The first update of `tb` is nothing else; the second one is the first that trains."""
+    (state, _), (expected, _) = (updated(5, 0, objective="tb", microbatch=size) for size in (1, 2))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), state.adapter, expected.adapter)
+    assert int(state.updates) == 2
+    assert abs(float(state.log_z["bias"])) > 1
+    np.testing.assert_allclose(state.log_z["bias"], expected.log_z["bias"], rtol=1e-5)
 
 
 def test_the_learning_rate_warms_up_from_above_zero_and_decays():
