@@ -64,12 +64,8 @@ def _train(
     buffer: ReplayBuffer,
     checkpoints: Checkpoints,
 ) -> None:
-    config, functions, frozen, stopwatch = (
-        experiment.config,
-        experiment.functions,
-        experiment.frozen,
-        experiment.stopwatch,
-    )
+    config, stopwatch = experiment.config, experiment.stopwatch
+    functions, frozen = experiment.functions, experiment.frozen
     experience = Experience(experiment, buffer)
     fresh = Snapshot(functions.init(jax.tree.map(jnp.copy, experiment.adapter)), functions.no_trajectories(), NOTHING)
     restored, faults = checkpoints.restore_latest(fresh)
