@@ -11,7 +11,6 @@ too (behaviour temperature 2, half of every batch from replay), three seeds.
 
 import argparse
 import dataclasses
-import json
 import multiprocessing
 import os
 import sys
@@ -25,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from enumerable import TableReward, TinyWorld, target_distribution, total_variation
-from exactness_report import plot, print_table
+from exactness_report import plot, print_table, write
 from machine import describe
 from rich.console import Console
 
@@ -155,7 +154,7 @@ class Trainer:
         for first in range(0, self.problem.steps, STEPS_AT_ONCE):
             carry = self._some_steps(carry, look_up, jnp.int32(seed), jnp.int32(first))
             distance = total_variation(np.exp(world.exact_log_probs(carry[0].adapter)), target).mean()
-            curve.append((first + STEPS_AT_ONCE, float(distance)))
+            curve.append((first + STEPS_AT_ONCE, round(float(distance), 6)))
         log_p = world.exact_log_probs(carry[0].adapter)
         p = np.exp(log_p)
         g = np.where(p > 0, table - np.where(p > 0, log_p, 0), 0)
@@ -274,8 +273,7 @@ def main() -> None:
                     soft_wrap=True,
                 )
             if args.out:
-                result = {"largest_logit_gap": gap, "rows": rows, **describe()}
-                args.out.write_text(json.dumps(result, indent=1) + "\n")
+                write({"largest_logit_gap": gap, "rows": rows, **describe()}, args.out)
     print_table(console, rows)
     console.print(f"largest logit gap that the tiny model can express: {gap:.1f} nats")
     if args.plot:

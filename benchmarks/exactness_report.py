@@ -37,6 +37,13 @@ def _sorted(rows: Sequence[dict]) -> list[dict]:
     )
 
 
+def write(result: dict, file: Path) -> None:
+    """Writes a result, each of its rows on a line of its own."""
+    rows = ",\n".join(json.dumps(row) for row in result["rows"])
+    rest = json.dumps({key: value for key, value in result.items() if key != "rows"}, indent=1)
+    file.write_text(f'{rest[:-2]},\n "rows": [\n{rows}\n]}}\n')
+
+
 def print_table(console: Console, rows: Sequence[dict]) -> None:
     table = Table(title="total variation from R / Z: the worst of all seeds; below 0.01 is the goal")
     for heading in ("problem", "objective", "", "seeds", "TV", "KL", "log-ratio var", "elbo - log Z", "steps to 0.05"):
@@ -117,8 +124,7 @@ def main() -> None:
     print_speeds(console, rows)
     if args.out:
         commits = sorted({result["commit"] for result in results})
-        joined = results[0] | {"rows": rows, "commit": " and ".join(commits)}
-        args.out.write_text(json.dumps(joined, indent=1) + "\n")
+        write(results[0] | {"rows": rows, "commit": " and ".join(commits)}, args.out)
     if args.plot:
         plot(rows, args.plot)
 
