@@ -5,6 +5,8 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import MINIATURE, json_lines, run, short_config, without_times
+from helpers import MINIATURE, ROOT, json_lines, run, short_config, without_times
 from local_redis import local_redis
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
@@ -415,12 +417,22 @@ def test_a_run_that_replays_nothing_takes_no_seeds(tmp_path):
         seed_replay(short_config(replay__fraction=0.0), tmp_path / "run", tmp_path / "pool.jsonl", Console(quiet=True))
 
 
-def test_weights_and_biases_out_of_reach_does_not_stop_a_run(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setattr("gfn_jax.runtime.tracking._WANDB_TIMEOUT_S", 3.0)
-    output = run(short_config(train__steps=1, tracking__wandb="online"), tmp_path / "run")
-    assert "Weights & Biases is not reached" in output
+def test_weights_and_biases_out_of_reach_does_not_stop_a_run(tmp_path):
+    """In a process of its own, which alone is logged in."""
+    command = [sys.executable, "-m", "gfn_jax.train", "--config=configs/next_sentence_mini.py"]
+    flags = [f"--workdir={tmp_path / 'run'}", "--config.tracking.wandb=online", "--config.train.steps=1"]
+    small = ["--config.data.val_prompts=4", "--config.eval.prompts_per_batch=4", "--config.train.prompts_per_step=2"]
+    away = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40, "WANDB_INIT_TIMEOUT": "3"}
+    done = subprocess.run(
+        [*command, *flags, *small, "--config.train.microbatch_prompts=2"],
+        cwd=ROOT,
+        env=os.environ | away,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Weights & Biases is not reached" in done.stdout
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
 
 

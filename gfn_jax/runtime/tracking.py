@@ -1,6 +1,7 @@
 """Where a run's figures go: metrics.jsonl, samples.jsonl, Weights & Biases, and the terminal."""
 
 import hashlib
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -156,8 +157,9 @@ def _start_wandb(config: Config, workdir: Path, console: Console) -> Any:
         "resume": "allow",
         "dir": str(workdir),
         "config": config.model_dump(mode="json"),
-        "settings": wandb.Settings(init_timeout=_WANDB_TIMEOUT_S),
     }
+    if "WANDB_INIT_TIMEOUT" not in os.environ:
+        settings["settings"] = wandb.Settings(init_timeout=_WANDB_TIMEOUT_S)
     try:
         return wandb.init(mode=config.tracking.wandb, **settings)
     except wandb.Error as error:
