@@ -23,6 +23,7 @@ import psutil
 from local_redis import local_redis
 from machine import describe
 from rich.console import Console
+from run_files import json_lines, without_times
 
 STEPS = 24
 SHORT = {
@@ -89,7 +90,7 @@ class Run:
         return {
             "digest": about["digest"],
             "checkpoints": sorted(file.name for file in (self.workdir / "checkpoints").iterdir()),
-            **{name: _without_times(self.workdir / name) for name in ("metrics.jsonl", "samples.jsonl")},
+            **{name: without_times(json_lines(self.workdir / name)) for name in ("metrics.jsonl", "samples.jsonl")},
         }
 
     def _lines(self) -> int:
@@ -98,12 +99,6 @@ class Run:
 
     def _is_saving(self) -> bool:
         return any((self.workdir / "checkpoints").glob("*tmp*"))
-
-
-def _without_times(file: Path) -> list[dict]:
-    skipped = ("train/seconds", "train/trajectories_per_s", "time/")
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
-    return [{name: value for name, value in row.items() if not name.startswith(skipped)} for row in rows]
 
 
 def torment(directory: Path, name: str, config: str, settings: dict, args, console: Console) -> dict:

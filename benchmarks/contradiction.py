@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from machine import describe
 from rich.console import Console
+from run_files import json_lines
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "data" / "miniworld"))
@@ -26,10 +27,6 @@ sys.path.append(str(ROOT / "data" / "miniworld"))
 from people import Cast, World
 
 # gfn_jax is imported where it is used: the judge's workers import this file again, and need no jax.
-
-
-def json_lines(file: Path) -> list[dict]:
-    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def by_fact(workdir: Path, step: int) -> dict[str, list[dict]]:

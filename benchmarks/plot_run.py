@@ -12,10 +12,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from machine import describe
-
-
-def read(file: Path) -> list[dict]:
-    return [json.loads(line) for line in file.read_text().splitlines()]
+from run_files import json_lines
 
 
 def main() -> None:
@@ -24,7 +21,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--results", type=Path)
     args = parser.parse_args()
-    samples, metrics = read(args.workdir / "samples.jsonl"), read(args.workdir / "metrics.jsonl")
+    samples, metrics = json_lines(args.workdir / "samples.jsonl"), json_lines(args.workdir / "metrics.jsonl")
     measured = [row for row in metrics if "val/elbo" in row]
     last = measured[-1]["step"]
     if args.results:

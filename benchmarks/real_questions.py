@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from machine import describe
 from rich.console import Console
+from run_files import json_lines
 
 LABELS = ["contradiction", "entailment", "neutral"]
 
@@ -77,7 +78,7 @@ def main() -> None:
         raw.eval.samples_per_prompt = 2
         workdir = Path(scratch) / "run"
         train(parse_config(raw.to_dict()), workdir, Console(width=120))
-        metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        metrics = json_lines(workdir / "metrics.jsonl")
 
     steps = [row for row in metrics if "train/loss" in row]
     phases = [name for name in steps[0] if name.startswith("time/")]

@@ -94,10 +94,11 @@ class Experience:
         with self._experiment.stopwatch.measure("replay"):
             offered: dict[str, list[Entry]] = {}
             entries = self.entries(step, trajectories, components)
+            keys = [self._experiment.content_key(example) for example in examples]
             per_prompt = len(entries) // len(examples)
             for row, entry in enumerate(entries):
                 if entry is not None:
-                    offered.setdefault(self._experiment.content_key(examples[row // per_prompt]), []).append(entry)
+                    offered.setdefault(keys[row // per_prompt], []).append(entry)
             self._outcome = self._buffer.offer(offered)
 
     def statistics(self) -> dict[str, float]:

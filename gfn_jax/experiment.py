@@ -1,6 +1,7 @@
 """A configuration brought to life: its task's examples, its text, its model and its compiled functions."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -17,7 +18,9 @@ from gfn_jax.errors import UserError
 from gfn_jax.models.hf_weights import TOKENIZER_FILES, find_directory
 from gfn_jax.models.parts import ModelStructure, Weights
 from gfn_jax.policy.masks import Rules, make_rules
+from gfn_jax.replay.entry import NOTHING
 from gfn_jax.rewards.protocol import Components, Reward, RewardContext
+from gfn_jax.runtime.checkpoint import Snapshot
 from gfn_jax.runtime.mesh import by_prompt, check_divisible, make_mesh
 from gfn_jax.runtime.model import load_model
 from gfn_jax.runtime.startup import configure_jax
@@ -93,13 +96,18 @@ class Experiment:
     def __exit__(self, *_: object) -> None:
         self.reward.close()
 
-    def content_key(self, example: Any) -> str:
-        """What names an example by all that its rewards' components depend on, in every process and every run."""
-        config, reward = self.config, self.reward
-        said = {
+    @functools.cached_property
+    def _of_all_rewards(self) -> dict[str, Any]:
+        reward = self.reward
+        return {
             "reward": [f"{type(reward).__module__}:{type(reward).__qualname__}", reward.version],
             "frozen": self.frozen_sha256,
-            "config": config.model_dump(mode="json", include=_OF_REWARDS),
+            "config": self.config.model_dump(mode="json", include=_OF_REWARDS),
+        }
+
+    def content_key(self, example: Any) -> str:
+        """What names an example by all that its rewards' components depend on, in every process and every run."""
+        said = self._of_all_rewards | {
             "prompt": self.task.prompt(example),
             "example": dict(self.task.describe(example)),
         }
@@ -143,6 +151,11 @@ class Experiment:
         g_NxT = objectives.log_ratio(scores, log_r_NxT)
         g_N, log_r_N = (objectives.at_last_state(values, scores.is_terminable_NxT) for values in (g_NxT, log_r_NxT))
         return g_N, log_r_N
+
+    def beginning(self) -> Snapshot:
+        """What a run begins with; a snapshot to restore is shaped and placed likewise."""
+        functions = self.functions
+        return Snapshot(functions.init(jax.tree.map(jnp.copy, self.adapter)), functions.no_trajectories(), NOTHING)
 
     def texts(self, trajectories: Trajectories) -> list[str]:
         """The continuations as text, each with its terminator."""

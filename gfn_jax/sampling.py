@@ -12,8 +12,7 @@ from gfn_jax.config import Mesh, read_run_config
 from gfn_jax.errors import UserError
 from gfn_jax.experiment import Experiment, build
 from gfn_jax.policy.sampler import sample
-from gfn_jax.replay.entry import NOTHING
-from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
+from gfn_jax.runtime.checkpoint import Checkpoints
 from gfn_jax.runtime.keys import Purpose, key_for
 from gfn_jax.tasks import make_task
 from gfn_jax.text.prompts import pad_to_bucket
@@ -32,10 +31,9 @@ def sample_table(workdir: Path, fields: Mapping[str, str | None], count: int, se
 
 def _sample_table(experiment: Experiment, workdir: Path, example: Any, count: int, seed: int) -> Table:
     experiment.check_examples([example], in_buckets=False)
-    functions, reward = experiment.functions, experiment.reward
-    fresh = Snapshot(functions.init(experiment.adapter), functions.no_trajectories(), NOTHING)
+    reward = experiment.reward
     with Checkpoints(workdir / "checkpoints", experiment.frozen_sha256) as checkpoints:
-        snapshot, faults = checkpoints.restore_latest(fresh)
+        snapshot, faults = checkpoints.restore_latest(experiment.beginning())
     if snapshot is None:
         raise UserError(f"{workdir} holds no checkpoint yet")
 

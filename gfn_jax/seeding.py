@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,8 +24,8 @@ from gfn_jax.replay.buffer import ReplayBuffer
 from gfn_jax.replay.entry import Entry, UnreadableError, unpack_all
 from gfn_jax.replay.memory import MemoryReplay
 from gfn_jax.runtime.mesh import by_prompt
-from gfn_jax.runtime.run_directory import alone_in, check_data, check_ownership, claim, read_run_id
-from gfn_jax.text.prompts import read_lines
+from gfn_jax.runtime.run_directory import check_data, check_ownership, claimed, read_run_id
+from gfn_jax.text.prompts import read_objects
 from gfn_jax.types import Prompts, Trajectories
 
 
@@ -46,7 +45,8 @@ def seed_replay(config: Config, workdir: Path, pool: Path, console: Console) -> 
     if not config.replayed_per_prompt:
         raise UserError("replay.fraction is 0: this run replays nothing")
     examples = Examples.load(config)
-    check_data(workdir, examples.sha256())
+    data_hash = examples.sha256()
+    check_data(workdir, data_hash)
     with build(config) as experiment:
         known = {experiment.task.prompt(example): example for example in examples.train}
         refused: Counter[str] = Counter()
@@ -59,10 +59,7 @@ def seed_replay(config: Config, workdir: Path, pool: Path, console: Console) -> 
             outcome = seeds.offer({experiment.content_key(example): [entry]})
             refused["nearly the same as a better one"] += outcome.duplicates
             refused[f"worse than the {config.replay.capacity} best of the prompt"] += outcome.poor
-        with alone_in(workdir):
-            check_ownership(workdir, config)
-            check_data(workdir, examples.sha256())
-            claim(workdir, config, examples.sha256(), read_run_id(workdir))
+        with claimed(workdir, config, data_hash, read_run_id(workdir)):
             _leave(workdir / "seeds", seeds.snapshot())
     console.print(f"{seeds.size} continuations of {len(seeds.prompts)} prompts are kept for the run in {workdir}")
     for reason, count in refused.items():
@@ -95,13 +92,8 @@ def _leave(directory: Path, packed: np.ndarray) -> None:
 
 def _read(pool: Path, experiment: Experiment, known: Mapping[str, Any], refused: Counter[str]) -> Iterator[Candidate]:
     task, config = experiment.task, experiment.config
-    for number, line in read_lines(str(pool), "--pool").items():
-        where = f"--pool: {pool} line {number}"
-        try:
-            fields = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where} is not JSON: {error}") from error
-        if not isinstance(fields, dict) or not isinstance(fields.get("continuation"), str):
+    for where, fields in read_objects(str(pool), "--pool"):
+        if not isinstance(fields.get("continuation"), str):
             raise UserError(f'{where} is not a JSON object with "continuation", a text')
         try:
             example = task.check_example({name: fields.get(name) for name in task.fields})

@@ -4,7 +4,6 @@ import contextlib
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 from rich.console import Console
 
 from gfn_jax.config import Config
@@ -15,10 +14,10 @@ from gfn_jax.experience import Experience, make_buffer
 from gfn_jax.experiment import Examples, Experiment, build
 from gfn_jax.pipeline import Pipeline
 from gfn_jax.replay.buffer import ReplayBuffer
-from gfn_jax.replay.entry import NOTHING, UnreadableError
+from gfn_jax.replay.entry import UnreadableError
 from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
 from gfn_jax.runtime.interruption import Interruption
-from gfn_jax.runtime.run_directory import alone_in, check_data, check_ownership, claim, namespace, read_run_id
+from gfn_jax.runtime.run_directory import check_data, check_ownership, claimed, namespace, read_run_id
 from gfn_jax.runtime.tracking import Tracker, check_login
 from gfn_jax.seeding import sow
 
@@ -31,29 +30,27 @@ def train(config: Config, workdir: Path, console: Console) -> None:
     check_ownership(workdir, config)
     check_login(config)
     examples = Examples.load(config)
-    check_data(workdir, examples.sha256())
+    data_hash = examples.sha256()
+    check_data(workdir, data_hash)
     run_id = read_run_id(workdir)
     buffer = make_buffer(config, namespace(workdir, run_id))
     with build(config) as experiment:
         experiment.check_examples([*examples.train, *examples.validation])
         counts = f"{len(examples.train)} training and {len(examples.validation)} validation examples"
         console.print(f"{counts}; compiling ...")
-        with alone_in(workdir):
-            check_ownership(workdir, config)  # again: another process may have been quicker
-            check_data(workdir, examples.sha256())
-            claim(workdir, config, examples.sha256(), run_id)
-            keep, keep_best = config.train.keep_checkpoints, config.train.keep_best
-            with (
-                contextlib.closing(buffer),
-                Checkpoints(
-                    workdir / "checkpoints", experiment.frozen_sha256, keep=keep, keep_best=keep_best
-                ) as checkpoints,
-            ):
-                try:
-                    _train(workdir, console, examples, experiment, buffer, checkpoints)
-                except TrainingError as error:
-                    checkpoints.settle()
-                    raise TrainingError(f"{error}; {checkpoints.latest}") from error
+        keep, keep_best = config.train.keep_checkpoints, config.train.keep_best
+        with (
+            claimed(workdir, config, data_hash, run_id),
+            contextlib.closing(buffer),
+            Checkpoints(
+                workdir / "checkpoints", experiment.frozen_sha256, keep=keep, keep_best=keep_best
+            ) as checkpoints,
+        ):
+            try:
+                _train(workdir, console, examples, experiment, buffer, checkpoints)
+            except TrainingError as error:
+                checkpoints.settle()
+                raise TrainingError(f"{error}; {checkpoints.latest}") from error
 
 
 def _train(
@@ -67,7 +64,7 @@ def _train(
     config, stopwatch = experiment.config, experiment.stopwatch
     functions, frozen = experiment.functions, experiment.frozen
     experience = Experience(experiment, buffer)
-    fresh = Snapshot(functions.init(jax.tree.map(jnp.copy, experiment.adapter)), functions.no_trajectories(), NOTHING)
+    fresh = experiment.beginning()
     restored, faults = checkpoints.restore_latest(fresh)
     for step, fault in faults.items():
         place = checkpoints.set_aside(step)

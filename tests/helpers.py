@@ -1,6 +1,5 @@
 """What several tests build: models on disk and configurations."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ from transformers import GPT2Config as HFConfig
 
 from configs.common import base
 from gfn_jax.config import Config, parse_config
+from gfn_jax.experiment import build
+from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
 from gfn_jax.training import train
 
 ROOT = Path(__file__).parent.parent
@@ -128,11 +129,10 @@ def run(settings: Config, workdir: Path) -> str:
     return console.export_text()
 
 
-def json_lines(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()]
-
-
-def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Metrics without those that differ from run to run."""
-    times = ("train/seconds", "train/trajectories_per_s", "time/")
-    return [{name: value for name, value in row.items() if not name.startswith(times)} for row in rows]
+def last_snapshot(settings: Config, workdir: Path) -> Snapshot:
+    """What the last checkpoint of a run holds."""
+    experiment = build(settings)
+    with Checkpoints(workdir / "checkpoints", experiment.frozen_sha256) as checkpoints:
+        snapshot, _ = checkpoints.restore_latest(experiment.beginning())
+    assert snapshot is not None
+    return snapshot

@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import MINIATURE, ROOT, json_lines, run, short_config, without_times
+from helpers import MINIATURE, ROOT, last_snapshot, run, short_config
 from local_redis import local_redis
 from rich.console import Console
+from run_files import json_lines, without_times
 from safetensors.numpy import load_file, save_file
 
 from gfn_jax.errors import TrainingError, UserError
@@ -24,10 +25,8 @@ from gfn_jax.evaluation.validation import Validation
 from gfn_jax.experience import Experience, make_buffer
 from gfn_jax.experiment import Examples, build
 from gfn_jax.replay.admission import Admission
-from gfn_jax.replay.entry import NOTHING
 from gfn_jax.replay.memory import MemoryReplay
 from gfn_jax.rewards.likelihood import LikelihoodReward
-from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
 from gfn_jax.runtime.interruption import Interruption
 from gfn_jax.runtime.run_directory import JsonLines
 from gfn_jax.seeding import seed_replay, sow
@@ -35,13 +34,6 @@ from gfn_jax.tasks import TASKS
 from gfn_jax.tasks.next_sentence import NextSentence
 
 LARGE = 1e25  # finite as a reward, but not squared
-
-
-def last_snapshot(settings, workdir):
-    experiment = build(settings)
-    fresh = Snapshot(experiment.functions.init(experiment.adapter), experiment.functions.no_trajectories(), NOTHING)
-    with Checkpoints(workdir / "checkpoints", experiment.frozen_sha256) as checkpoints:
-        return checkpoints.restore_latest(fresh)[0]
 
 
 def assert_same_runs(settings, workdir, expected):

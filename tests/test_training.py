@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import MINIATURE, ROOT, contradiction_config, json_lines, run, short_config, without_times
+from helpers import MINIATURE, ROOT, contradiction_config, last_snapshot, run, short_config
+from run_files import json_lines, without_times
 from safetensors.torch import load_file, save_file
 
 from examples import favourite_word
@@ -18,9 +19,7 @@ from gfn_jax.config import Config, Section, parse_config
 from gfn_jax.errors import TrainingError, UserError
 from gfn_jax.experience import make_buffer
 from gfn_jax.experiment import Examples, build
-from gfn_jax.replay.entry import NOTHING
 from gfn_jax.rewards.likelihood import LikelihoodReward
-from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
 from gfn_jax.sampling import sample_table
 from gfn_jax.tasks import TASKS
 from gfn_jax.tasks.next_sentence import NextSentence
@@ -31,12 +30,7 @@ VAL_METRICS = {"val/log_r", "val/log_ratio_var", "val/elbo", "val/log_likelihood
 
 
 def final_adapter(settings, workdir):
-    experiment = build(settings)
-    functions = experiment.functions
-    fresh = Snapshot(functions.init(experiment.adapter), functions.no_trajectories(), NOTHING)
-    with Checkpoints(workdir / "checkpoints", experiment.frozen_sha256) as checkpoints:
-        snapshot, _ = checkpoints.restore_latest(fresh)
-    return jax.device_get(snapshot.state.adapter)
+    return jax.device_get(last_snapshot(settings, workdir).state.adapter)
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,9 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import ROOT, contradiction_config, json_lines, without_times
+from helpers import ROOT, contradiction_config
 from rich.console import Console
+from run_files import json_lines, without_times
 
 from gfn_jax.sampling import sample_table
 from gfn_jax.training import train

@@ -46,7 +46,7 @@ def namespace(workdir: Path, run_id: str) -> str:
     return f"{re.sub('[^A-Za-z0-9_.-]', '_', workdir.resolve().name)}-{seal[:16]}"
 
 
-def claim(workdir: Path, config: Config, data_hash: str, run_id: str) -> None:
+def _claim(workdir: Path, config: Config, data_hash: str, run_id: str) -> None:
     """Writes whose the directory is: `run_id`, `data.sha256` and, last, `config.json`."""
     try:
         _replace(workdir / "run_id", f"{run_id}\n")
@@ -57,10 +57,10 @@ def claim(workdir: Path, config: Config, data_hash: str, run_id: str) -> None:
 
 
 @contextmanager
-def alone_in(workdir: Path) -> Iterator[None]:
-    """A context that one process at a time can be in; makes the directory.
+def claimed(workdir: Path, config: Config, data_hash: str, run_id: str) -> Iterator[None]:
+    """A context that one process at a time can be in; makes the directory, and writes down whose it is.
 
-    Raises `UserError` where another is in it.
+    Raises `UserError` where another process is in it, or has made it another run's meanwhile.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -72,6 +72,9 @@ def alone_in(workdir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"another process is training in {workdir}") from error
+        check_ownership(workdir, config)
+        check_data(workdir, data_hash)
+        _claim(workdir, config, data_hash, run_id)
         yield
 
 

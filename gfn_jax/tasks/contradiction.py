@@ -5,7 +5,6 @@ how surely the answer contradicts the edited fact.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -19,7 +18,7 @@ from gfn_jax.rewards.protocol import RewardContext
 from gfn_jax.rewards.side_process import WorkerPool
 from gfn_jax.runtime.mesh import check_divisible
 from gfn_jax.tasks.task import Task
-from gfn_jax.text.prompts import normalised, read_lines
+from gfn_jax.text.prompts import normalised, read_objects
 from gfn_jax.text.templates import Template
 
 Statement = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), Field(strict=True)]
@@ -94,14 +93,7 @@ class Contradiction(Task):
 def _read(path: str, key: str) -> list[FactEdit]:
     """The fact edits of a file of JSON lines; raises `UserError` with the line and the field that is wrong."""
     edits = []
-    for number, line in read_lines(path, key).items():
-        where = f"{key}: {path} line {number}"
-        try:
-            fields = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where} is not JSON: {error}") from error
-        if not isinstance(fields, dict):
-            raise UserError(f"{where} is not a JSON object")
+    for where, fields in read_objects(path, key):
         try:
             edits.append(FactEdit.model_validate(fields))
         except ValidationError as error:

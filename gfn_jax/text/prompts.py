@@ -1,8 +1,10 @@
 """Prompt files, their split, their order, and token batches of few different shapes."""
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +28,22 @@ def read_lines(path: str, key: str) -> dict[int, str]:
     if not kept:
         raise UserError(f"{key}: {path} holds no line of text")
     return kept
+
+
+def read_objects(path: str, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The JSON objects of a file of JSON lines, each with words for where it stands.
+
+    Raises `UserError`, naming `key` and line, where there is none.
+    """
+    for number, line in read_lines(path, key).items():
+        where = f"{key}: {path} line {number}"
+        try:
+            fields = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{where} is not JSON: {error}") from error
+        if not isinstance(fields, dict):
+            raise UserError(f"{where} is not a JSON object")
+        yield where, fields
 
 
 def normalised(text: str) -> str:
