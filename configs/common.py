@@ -43,7 +43,10 @@ def base() -> ConfigDict:
     config.model.remat = False  # compute activations again in the backward pass, to save memory
     config.model.lora = ConfigDict({"rank": 16, "alpha": 16.0, "targets": ("c_attn", "c_proj", "c_fc")})
 
-    config.mesh = ConfigDict({"data": 1, "model": 1})  # devices over prompts and over weights; -1: the rest
+    config.mesh = ConfigDict()
+    config.mesh.data = 1  # devices, of all processes together, that the prompts are split over; -1: the rest
+    config.mesh.model = 1  # devices, of one process, that the frozen weights are split over; -1: the rest
+    config.mesh.fsdp = False  # split the weights over the devices of `data` too, as far as they are of one process
 
     config.sampling = ConfigDict()
     config.sampling.samples_per_prompt = 8

@@ -15,7 +15,7 @@ class WordReward(LikelihoodReward):
         self.context, self.options = context, context.config.task.options
 
     def components(self, frozen, examples, prompts, trajectories):
-        states = state_texts(self.context.tokenizer, self.context.terminator, trajectories, self.granularity)
+        states = state_texts(self.context, trajectories, self.granularity)
         has_word = [self.options["word"] in text for text in states.texts]
         likelihood = super().components(frozen, examples, prompts, trajectories)
         return {**likelihood, "has_word": states.spread(has_word)}

@@ -1,5 +1,6 @@
 """What the commands share: flags, and errors as one line. Free of jax: workers import the main module again."""
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -8,7 +9,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from gfn_jax.config import Config, known_keys, nearest_key, parse_config
-from gfn_jax.errors import TrainingError, UserError
+from gfn_jax.errors import ElsewhereError, LostProcessError, TrainingError, UserError
 
 
 def run(main: Callable[[], None]) -> None:
@@ -35,6 +36,11 @@ def run(main: Callable[[], None]) -> None:
             main()
         except UserError as error:
             _stop(str(error))
+        except ElsewhereError:
+            sys.exit(2)  # the other process says what is wrong
+        except LostProcessError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            os._exit(1)  # at a common end this process would wait for the lost one
         except TrainingError as error:
             _stop(str(error), status=1)
 

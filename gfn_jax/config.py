@@ -28,6 +28,7 @@ FLATTEST_TARGET = 0.8
 """Least power of the frozen model's likelihood in a target that no support mask keeps on language."""
 
 SAFE_TO_CHANGE = (
+    "mesh",
     "train.steps",
     "train.checkpoint_every",
     "train.keep_checkpoints",
@@ -79,6 +80,7 @@ class Model(Section):
 class Mesh(Section):
     data: int
     model: int
+    fsdp: bool
 
 
 class Sampling(Section):

@@ -8,8 +8,16 @@ class UserError(ValueError):
     """
 
 
+class ElsewhereError(RuntimeError):
+    """Another process of the same run met a `UserError`, and says so itself."""
+
+
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which step, and why.
 
     The commands print it as one line and exit with status 1.
     """
+
+
+class LostProcessError(TrainingError):
+    """Another process of the run has ended: nothing can be done together any more, not even the end."""

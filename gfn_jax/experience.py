@@ -2,10 +2,10 @@
 
 Between the step's arrays and the buffer's entries: here trajectories become entries, and drawn
 entries become rows. No reward is computed for them: entries hold its untempered components.
+Every process draws and remembers its own rows; a buffer that is not shared is offered everyone's.
 """
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,9 +19,9 @@ from gfn_jax.replay.entry import Entry
 from gfn_jax.replay.memory import MemoryReplay
 from gfn_jax.replay.redis import RedisReplay, connect
 from gfn_jax.rewards.protocol import Components
+from gfn_jax.runtime import distributed
 from gfn_jax.runtime.batches import Replayed
 from gfn_jax.runtime.keys import Purpose
-from gfn_jax.runtime.mesh import by_prompt
 from gfn_jax.text.prompts import normalised
 from gfn_jax.types import Trajectories
 
@@ -42,7 +42,7 @@ class Experience:
         self._experiment, self._buffer = experiment, buffer
         self._count = experiment.config.replayed_per_prompt
         self._is_word_V = np.asarray(experiment.rules.is_word_V)
-        self._log_r = jax.jit(experiment.final_log_r)
+        self._log_r = jax.jit(experiment.final_log_r, out_shardings=experiment.rows.sharding)
         self._drawn: list[list[Entry]] = []
         self._outcome, self._troubles, self._step, self._unusable = Outcome(), Troubles(), 0, 0
 
@@ -50,9 +50,9 @@ class Experience:
         """Takes the remembered rows of an optimiser step (from 0) out of the buffer."""
         if not self._count:
             return
-        config = self._experiment.config
+        config, rows = self._experiment.config, self._experiment.rows
         with self._experiment.stopwatch.measure("replay"):
-            stored = self._buffer.stored([self._experiment.content_key(example) for example in examples])
+            stored = self._buffer.stored([self._experiment.content_key(example) for example in rows.own(examples)])
             self._drawn = [
                 choose(
                     entries,
@@ -60,7 +60,7 @@ class Experience:
                     np.random.default_rng([config.seed, Purpose.REPLAY, step, row]),
                     by_reward=config.replay.sampling == "reward",
                 )
-                for row, entries in enumerate(stored)
+                for row, entries in zip(rows.numbers(len(examples)), stored, strict=True)
             ]
             self._step = step
 
@@ -69,10 +69,11 @@ class Experience:
         if not self._count:
             return None
         rows, length = len(self._drawn) * self._count, self._experiment.config.sampling.max_len
-        tokens, lengths = np.zeros((rows, length), np.int32), np.zeros(rows, np.int32)
-        is_terminable = np.zeros((rows, length + 1), bool)
-        components = {name: np.zeros((rows, length + 1), values.dtype) for name, values in like.items()}
-        is_absent = np.ones(rows, bool)
+        tokens: Any = np.zeros((rows, length), np.int32)
+        lengths: Any = np.zeros(rows, np.int32)
+        is_terminable: Any = np.zeros((rows, length + 1), bool)
+        components: Any = {name: np.zeros((rows, length + 1), values.dtype) for name, values in like.items()}
+        is_absent: Any = np.ones(rows, bool)
         for prompt, entries in enumerate(self._drawn):
             for row, entry in enumerate(entries, start=prompt * self._count):
                 if not self._fits(entry, components):
@@ -83,31 +84,37 @@ class Experience:
                 is_terminable[row, : lengths[row] + 1] = entry.is_terminable
                 for name, values in components.items():
                     values[row, : lengths[row] + 1] = entry.components[name]
-        place = partial(jax.device_put, device=by_prompt(self._experiment.mesh))
-        trajectories = Trajectories(place(tokens), place(lengths), place(is_terminable))
-        return Replayed(trajectories, jax.tree.map(place, components), place(is_absent))
+        return self._experiment.rows.place(
+            Replayed(Trajectories(tokens, lengths, is_terminable), components, is_absent)
+        )
 
     def remember(self, step: int, examples: Sequence[Any], trajectories: Trajectories, components: Components) -> None:
         """Offers a step's fresh rows to the buffer."""
         if not self._count:
             return
         with self._experiment.stopwatch.measure("replay"):
-            offered: dict[str, list[Entry]] = {}
             entries = self.entries(step, trajectories, components)
-            keys = [self._experiment.content_key(example) for example in examples]
-            per_prompt = len(entries) // len(examples)
-            for row, entry in enumerate(entries):
-                if entry is not None:
-                    offered.setdefault(keys[row // per_prompt], []).append(entry)
+            keys = [self._experiment.content_key(example) for example in self._experiment.rows.own(examples)]
+            per_prompt = len(entries) // len(keys)
+            fresh = [(keys[row // per_prompt], entry) for row, entry in enumerate(entries) if entry is not None]
+            offered: dict[str, list[Entry]] = {}
+            first: dict[str, int] = {}  # the process that has a prompt's first row
+            for process, prompt, entry in _of_all(fresh):
+                offered.setdefault(prompt, []).append(entry)
+                first.setdefault(prompt, process)
+            if self._buffer.is_shared:
+                offered = {prompt: offered[prompt] for prompt, index in first.items() if index == jax.process_index()}
             self._outcome = self._buffer.offer(offered)
 
     def statistics(self) -> dict[str, float]:
-        """Figures of the last step: what was drawn for it, and what became of what it offered.
+        """Figures of the last step in all processes: what was drawn for it, and what became of what it offered.
+
+        With a shared buffer, all that was offered is in it afterwards.
 
         fill             the share of replayed rows that held something
         hit_rate         the share of prompts that anything was remembered of
         age              mean number of steps since what was drawn was made
-        size             continuations that this process knows of
+        size             continuations that are stored
         added, duplicates, poor   of the step's fresh rows: taken in, or refused as near-duplicates or as too poor
         unreadable       payloads in the server that are no entries, or none of this run, met since the step before
         unshared         prompts whose changes wait for the server
@@ -116,17 +123,31 @@ class Experience:
             return {}
         drawn = [entry for entries in self._drawn for entry in entries]
         troubles = self._buffer.troubles
-        unreadable = troubles.unreadable - self._troubles.unreadable + self._unusable
-        self._troubles, self._unusable = troubles, 0
-        return {
-            "fill": len(drawn) / (len(self._drawn) * self._count),
-            "hit_rate": float(np.mean([bool(entries) for entries in self._drawn])),
-            "age": float(np.mean([self._step - entry.step for entry in drawn])) if drawn else 0.0,
-            "size": float(self._buffer.size),
-            **{name: float(value) for name, value in self._outcome._asdict().items()},
-            "unreadable": float(unreadable),
-            "unshared": float(troubles.unshared),
+        own = {
+            "prompts": len(self._drawn),
+            "hits": sum(bool(entries) for entries in self._drawn),
+            "drawn": len(drawn),
+            "ages": sum(self._step - entry.step for entry in drawn),
+            "unreadable": troubles.unreadable - self._troubles.unreadable + self._unusable,
+            "unshared": troubles.unshared,
+            **(self._outcome if self._is_in_charge else Outcome())._asdict(),
         }
+        self._troubles, self._unusable = troubles, 0
+        with self._experiment.stopwatch.measure("replay"):
+            shares = distributed.gather(own)
+        total = {name: float(sum(share[name] for share in shares)) for name in own}
+        return {
+            "fill": total["drawn"] / (total["prompts"] * self._count),
+            "hit_rate": total["hits"] / total["prompts"],
+            "age": total["ages"] / max(total["drawn"], 1),
+            "size": float(self._buffer.size if distributed.is_main() else 0),
+            **{name: total[name] for name in (*Outcome._fields, "unreadable", "unshared")},
+        }
+
+    @property
+    def _is_in_charge(self) -> bool:
+        """Whether what this process does to the buffer counts: once for all, or for what it alone offers."""
+        return self._buffer.is_shared or distributed.is_main()
 
     def _fits(self, entry: Entry, components: Mapping[str, np.ndarray]) -> bool:
         """Whether an entry can be of this run, wherever it comes from."""
@@ -141,9 +162,9 @@ class Experience:
         )
 
     def entries(self, step: int, trajectories: Trajectories, components: Components) -> list[Entry | None]:
-        """Trajectories as the buffer keeps them; None where a row has no finite reward, or no place to stop."""
+        """This process's rows as the buffer keeps them; None where one has no finite reward, or no place to stop."""
         log_r = self._log_r(components)
-        host, terms, log_r = jax.device_get((trajectories, dict(components), log_r))
+        host, terms, log_r = self._experiment.rows.fetch((trajectories, dict(components), log_r))
         texts = self._experiment.texts(trajectories)
         entries: list[Entry | None] = []
         for row, (text, length) in enumerate(zip(texts, host.length_N.tolist(), strict=True)):
@@ -158,6 +179,15 @@ class Experience:
                 else None
             )
         return entries
+
+
+def _of_all(own: Sequence[tuple[str, Entry]]) -> Iterator[tuple[int, str, Entry]]:
+    """The entries of all processes in their order: the process, the prompt, the entry."""
+    if jax.process_count() == 1:
+        yield from ((0, prompt, entry) for prompt, entry in own)
+        return
+    for process, theirs in enumerate(distributed.gather([(prompt, entry.pack()) for prompt, entry in own])):
+        yield from ((process, prompt, Entry.unpack(payload)) for prompt, payload in theirs)
 
 
 def _as_float(values: np.ndarray) -> np.ndarray:

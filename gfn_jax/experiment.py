@@ -1,5 +1,6 @@
 """A configuration brought to life: its task's examples, its text, its model and its compiled functions."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -20,9 +21,10 @@ from gfn_jax.models.parts import ModelStructure, Weights
 from gfn_jax.policy.masks import Rules, make_rules
 from gfn_jax.replay.entry import NOTHING
 from gfn_jax.rewards.protocol import Components, Reward, RewardContext
+from gfn_jax.rows import Rows
 from gfn_jax.runtime.checkpoint import Snapshot
-from gfn_jax.runtime.mesh import by_prompt, check_divisible, make_mesh
-from gfn_jax.runtime.model import load_model
+from gfn_jax.runtime.mesh import batch_size, check_splits, make_mesh, model_layout, weight_shardings
+from gfn_jax.runtime.model import find_model, load_model
 from gfn_jax.runtime.startup import configure_jax
 from gfn_jax.runtime.train_step import StepFunctions
 from gfn_jax.stopwatch import Stopwatch
@@ -79,6 +81,7 @@ class Experiment:
 
     config: Config
     mesh: Mesh
+    rows: Rows
     task: Task
     tokenizer: Tokenizer
     structure: ModelStructure
@@ -119,7 +122,7 @@ class Experiment:
         and where the reward has no use for it.
         """
         texts = [self.task.prompt(example) for example in examples]
-        lengths = [len(self.tokenizer.encode(text)) for text in texts]
+        lengths = [self._tokens(text) for text in texts]
         if min(lengths) == 0:
             raise UserError("a prompt is empty: the policy needs at least one token to continue")
         longest = max(lengths)
@@ -130,15 +133,26 @@ class Experiment:
             raise UserError(f"{named}, but the model's context leaves {room} beside sampling.max_len = {max_len}")
         if in_buckets and longest > largest:
             raise UserError(f"{named}, but the largest of data.prompt_buckets is {largest}")
-        self.reward.check(examples)
+        self.reward.check(examples[jax.process_index() :: jax.process_count()])
 
     def encode(self, examples: Sequence[Any], like: Sequence[Any] = ()) -> Prompts:
-        """The examples' prompts as token rows on the mesh, in a bucket that also holds those of `like`."""
-        rows, others = (
-            [self.tokenizer.encode(self.task.prompt(example)) for example in some] for some in (examples, like)
-        )
-        longest = max(map(len, (*rows, *others)))
-        return jax.device_put(pad_to_bucket(rows, self.config.data.prompt_buckets, longest), by_prompt(self.mesh))
+        """The prompts of a batch's examples as token rows on the mesh, in a bucket that also holds those of `like`.
+
+        Every process encodes its own.
+        """
+        longest = max(self._tokens(self.task.prompt(example)) for example in (*examples, *like))
+        own = [self.tokenizer.encode(self.task.prompt(example)) for example in self.rows.own(examples)]
+        return self.rows.place(pad_to_bucket(own, self.config.data.prompt_buckets, longest))
+
+    def _tokens(self, prompt: str) -> int:
+        """How many tokens a prompt has."""
+        if prompt not in self._prompt_lengths:
+            self._prompt_lengths[prompt] = len(self.tokenizer.encode(prompt))
+        return self._prompt_lengths[prompt]
+
+    @functools.cached_property
+    def _prompt_lengths(self) -> dict[str, int]:
+        return {}
 
     def final_log_r(self, components: Components) -> jax.Array:
         """log R [N, T] as the end of training has it: the last phase's weights, the end temperature."""
@@ -158,8 +172,9 @@ class Experiment:
         return Snapshot(functions.init(jax.tree.map(jnp.copy, self.adapter)), functions.no_trajectories(), NOTHING)
 
     def texts(self, trajectories: Trajectories) -> list[str]:
-        """The continuations as text, each with its terminator."""
-        rows = zip(np.asarray(trajectories.tokens_NxL), np.asarray(trajectories.length_N), strict=True)
+        """The continuations of this process's rows as text, each with its terminator."""
+        own = self.rows.fetch(trajectories)
+        rows = zip(own.tokens_NxL, own.length_N, strict=True)
         return [self.tokenizer.decode([*tokens[:length].tolist(), self.rules.terminator]) for tokens, length in rows]
 
 
@@ -177,10 +192,13 @@ def build(config: Config) -> Experiment:
 
     configure_jax(config.model.dtype)
     mesh = make_mesh(config.mesh.data, config.mesh.model)
-    check_divisible(mesh, "train.microbatch_prompts", config.train.microbatch_prompts, "data")
-    check_divisible(mesh, "eval.prompts_per_batch", config.eval.prompts_per_batch, "data")
-    model = load_model(config.model, mesh, config.seed)
-    structure = model.structure
+    rows = Rows(mesh)
+    check_splits("train.microbatch_prompts", config.train.microbatch_prompts, batch_size(mesh))
+    check_splits("eval.prompts_per_batch", config.eval.prompts_per_batch, batch_size(mesh))
+    fsdp = config.mesh.fsdp
+    found = find_model(config.model, model_layout(mesh, fsdp=fsdp))
+    structure = found.structure
+    shardings = weight_shardings(mesh, structure.abstract_frozen, fsdp=fsdp)
     vocabulary = structure.architecture.vocab_size
     if len(tokenizer.items) > vocabulary:
         raise UserError(f"the tokenizer has {len(tokenizer.items)} items, but the model's vocabulary only {vocabulary}")
@@ -195,8 +213,13 @@ def build(config: Config) -> Experiment:
         sampling.support_min_p,
     )
     stopwatch = Stopwatch()
-    reward = task.reward(RewardContext(config, structure, tokenizer, terminator, by_prompt(mesh), stopwatch))
-    if reward.granularity == "terminal":
-        check_terminal_reward(config.objective.name)
-    functions = StepFunctions(config, structure, reward, rules, mesh)
-    return Experiment(config, mesh, task, tokenizer, *model, rules, reward, functions, stopwatch)
+    own_structure = structure.with_layout(model_layout(rows.local_mesh, fsdp=fsdp))
+    reward = task.reward(RewardContext(config, structure, own_structure, tokenizer, terminator, rows, stopwatch))
+    with contextlib.ExitStack() as on_failure:
+        on_failure.callback(reward.close)
+        if reward.granularity == "terminal":
+            check_terminal_reward(config.objective.name)
+        functions = StepFunctions(config, structure, reward, rules, mesh)
+        loaded = load_model(found, mesh, shardings, config.seed)
+        on_failure.pop_all()
+    return Experiment(config, mesh, rows, task, tokenizer, structure, *loaded, rules, reward, functions, stopwatch)

@@ -64,7 +64,8 @@ class Pipeline:
         # What is drawn behind the last step waits for a run that goes on with more, and is not judged here.
         components = _no_components
         if self._next < self._last:
-            components = experiment.reward.request(experiment.frozen, batch, prompts, trajectories)
+            own = experiment.rows.own(batch)
+            components = experiment.reward.request(experiment.frozen, own, prompts, trajectories)
         self._queue.append(Drawn(batch, prompts, trajectories, components))
         self._next += 1
 

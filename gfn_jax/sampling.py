@@ -21,7 +21,7 @@ from gfn_jax.text.prompts import pad_to_bucket
 def sample_table(workdir: Path, fields: Mapping[str, str | None], count: int, seed: int) -> Table:
     """`count` continuations by the policy of the last checkpoint in `workdir`, of the example with these `fields`."""
     config = read_run_config(workdir)
-    config = config.model_copy(update={"mesh": Mesh(data=1, model=1)})  # wherever the run was trained
+    config = config.model_copy(update={"mesh": Mesh(data=1, model=1, fsdp=False)})  # wherever the run was trained
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"{workdir} holds no checkpoint yet")
     example = make_task(config).check_example(fields)
@@ -39,7 +39,7 @@ def _sample_table(experiment: Experiment, workdir: Path, example: Any, count: in
 
     text = experiment.task.prompt(example)
     tokens = experiment.tokenizer.encode(text)
-    prompts = pad_to_bucket([tokens], [len(tokens)], len(tokens))
+    prompts = experiment.rows.place(pad_to_bucket([tokens], [len(tokens)], len(tokens)))
     trajectories, scores = sample(
         *experiment.structure.policy_and_frozen(snapshot.state.adapter, experiment.frozen),
         experiment.rules,

@@ -23,7 +23,6 @@ from gfn_jax.replay.admission import Admission
 from gfn_jax.replay.buffer import ReplayBuffer
 from gfn_jax.replay.entry import Entry, UnreadableError, unpack_all
 from gfn_jax.replay.memory import MemoryReplay
-from gfn_jax.runtime.mesh import by_prompt
 from gfn_jax.runtime.run_directory import check_data, check_ownership, claimed, read_run_id
 from gfn_jax.text.prompts import read_objects
 from gfn_jax.types import Prompts, Trajectories
@@ -134,7 +133,7 @@ def _score(
         for row, candidate in zip(tokens, padded, strict=True):
             row[: len(candidate.tokens)] = candidate.tokens
         lengths = jnp.asarray([len(candidate.tokens) for candidate in padded], jnp.int32)
-        given = jax.device_put(Trajectories.given(jnp.asarray(tokens), lengths), by_prompt(experiment.mesh))
+        given = experiment.rows.place(Trajectories.given(jnp.asarray(tokens), lengths))
         is_terminable_NxT, is_possible_N = scored(experiment.adapter, experiment.frozen, prompts, given)
         trajectories = given.replace(is_terminable_NxT=is_terminable_NxT)
         components = experiment.reward.components(experiment.frozen, examples, prompts, trajectories)

@@ -1,6 +1,9 @@
 """Trains a policy, or goes on training the one in the workdir.
 
 python -m gfn_jax.train --config configs/NAME.py [--config.key=value ...] --workdir runs/NAME
+
+One process uses all of its machine's devices. Several, on one machine or on many, are started with the
+same flags and a workdir that all of them see: by launch/, or each with --coordinator, --processes and --process_id.
 """
 
 from pathlib import Path
@@ -11,15 +14,29 @@ from ml_collections import config_flags
 from gfn_jax import commands
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="a Python file with get_config(), as in configs/")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "one of several processes: HOST:PORT of process 0")
+_PROCESSES = flags.DEFINE_integer("processes", None, "one of several processes: how many there are", lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "one of several processes: which, from 0", lower_bound=0)
+_DISTRIBUTED = flags.DEFINE_enum(
+    "distributed",
+    "auto",
+    ["auto", "on", "off"],
+    "whether this is one of several processes: auto is on with --coordinator, and where Slurm or Open MPI started "
+    "several; on also finds the others on TPU pods and, with the package kubernetes, in Kubernetes",
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory, made if it is not there", required=True)
 
 
 def main() -> None:
     from rich.console import Console
 
+    from gfn_jax.runtime import distributed
     from gfn_jax.training import train
 
-    train(commands.read_config_flag(_CONFIG), Path(_WORKDIR.value), Console())
+    distributed.initialize(_DISTRIBUTED.value, _COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
+    with distributed.in_agreement():
+        config = commands.read_config_flag(_CONFIG)
+    train(config, Path(_WORKDIR.value), Console())
 
 
 if __name__ == "__main__":

@@ -7,17 +7,19 @@ import jax
 from rich.console import Console
 
 from gfn_jax.config import Config
-from gfn_jax.errors import TrainingError, UserError
+from gfn_jax.errors import LostProcessError, TrainingError, UserError
 from gfn_jax.evaluation.report import before_and_after
 from gfn_jax.evaluation.validation import Validation
 from gfn_jax.experience import Experience, make_buffer
 from gfn_jax.experiment import Examples, Experiment, build
 from gfn_jax.pipeline import Pipeline
 from gfn_jax.replay.buffer import ReplayBuffer
-from gfn_jax.replay.entry import UnreadableError
+from gfn_jax.replay.entry import NOTHING, UnreadableError
+from gfn_jax.runtime import distributed
 from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
 from gfn_jax.runtime.interruption import Interruption
 from gfn_jax.runtime.run_directory import check_data, check_ownership, claimed, namespace, read_run_id
+from gfn_jax.runtime.startup import configure_jax
 from gfn_jax.runtime.tracking import Tracker, check_login
 from gfn_jax.seeding import sow
 
@@ -25,32 +27,48 @@ from gfn_jax.seeding import sow
 def train(config: Config, workdir: Path, console: Console) -> None:
     """Trains in a new directory, or goes on where the last checkpoint of `workdir` ended.
 
-    Nothing is written before everything that the configuration names was read and found good.
+    Nothing is written before everything that the configuration names was read and found good, in
+    all processes of the run; the main one alone writes, but for the checkpoints.
     """
-    check_ownership(workdir, config)
-    check_login(config)
-    examples = Examples.load(config)
-    data_hash = examples.sha256()
-    check_data(workdir, data_hash)
-    run_id = read_run_id(workdir)
-    buffer = make_buffer(config, namespace(workdir, run_id))
-    with build(config) as experiment:
-        experiment.check_examples([*examples.train, *examples.validation])
+    configure_jax(config.model.dtype)
+    is_main = distributed.is_main()
+    console = console if is_main else Console(quiet=True)
+    with contextlib.ExitStack() as stack:
+        with distributed.in_agreement():
+            distributed.check_same(config.model_dump_json(), "was started with another configuration")
+            check_ownership(workdir, config)
+            check_login(config)
+            examples = Examples.load(config)
+            data_hash = examples.sha256()
+            check_data(workdir, data_hash)
+            run_id = read_run_id(workdir)
+        name = distributed.of_main(namespace(workdir, run_id))
+        with distributed.in_agreement():
+            buffer = make_buffer(config, name)
+            experiment = stack.enter_context(build(config))
+            experiment.check_examples([*examples.train, *examples.validation])
         counts = f"{len(examples.train)} training and {len(examples.validation)} validation examples"
         console.print(f"{counts}; compiling ...")
+        with distributed.in_agreement():
+            if is_main:
+                stack.enter_context(claimed(workdir, config, data_hash, run_id))
+                stack.enter_context(contextlib.closing(buffer))
         keep, keep_best = config.train.keep_checkpoints, config.train.keep_best
-        with (
-            claimed(workdir, config, data_hash, run_id),
-            contextlib.closing(buffer),
-            Checkpoints(
-                workdir / "checkpoints", experiment.frozen_sha256, keep=keep, keep_best=keep_best
-            ) as checkpoints,
-        ):
-            try:
-                _train(workdir, console, examples, experiment, buffer, checkpoints)
-            except TrainingError as error:
-                checkpoints.settle()
-                raise TrainingError(f"{error}; {checkpoints.latest}") from error
+        checkpoints = stack.enter_context(
+            Checkpoints(workdir / "checkpoints", experiment.frozen_sha256, keep=keep, keep_best=keep_best)
+        )
+        try:
+            _train(workdir, console, examples, experiment, buffer, checkpoints)
+        except TrainingError as error:
+            checkpoints.settle()
+            raise TrainingError(f"{error}; {checkpoints.latest}") from error
+        except Exception as error:
+            if not distributed.is_loss(error):
+                raise
+            raise LostProcessError(
+                f"process {jax.process_index()} of {jax.process_count()}: another process of this run has ended; "
+                f"the same command, in all processes, goes on; {checkpoints.latest}"
+            ) from error
 
 
 def _train(
@@ -73,11 +91,7 @@ def _train(
     state, start, last = begin.state, begin.step, config.train.steps
     if restored:
         console.print(f"going on after step {start}, from the checkpoint in {workdir}")
-    try:
-        buffer.restore(begin.replay)
-    except UnreadableError as error:
-        raise UserError(f"the replay buffer of the checkpoint of step {start} cannot be read: {error}") from error
-    seeds = sow(buffer, workdir, begin.seeds)
+    seeds = _fill(buffer, begin, workdir)
     validation = Validation(experiment, examples.validation)
     before = after = validation.measure(experiment.adapter)
     if config.train.keep_best and config.train.keep_best not in before.summary():
@@ -111,13 +125,29 @@ def _train(
                 tracker.log_validation(step + 1, figures, after.probes)
                 stopwatch.take()
             # Last, so that a checkpoint never stands for figures that were not written down.
-            wish = interruption.requested if step + 1 < last else ""
+            wish = next(filter(None, distributed.gather(interruption.requested)), "") if step + 1 < last else ""
             if (step + 1) % config.train.checkpoint_every == 0 or step + 1 == last or wish:
                 tracker.flush()
-                checkpoints.save(Snapshot(state, pipeline.waiting, buffer.snapshot(), seeds), figures)
+                replay = buffer.snapshot() if distributed.is_main() else NOTHING  # the main process saves it
+                checkpoints.save(Snapshot(state, pipeline.waiting, replay, seeds), figures)
             if wish:
                 console.print(f"stopped by {wish} after step {step + 1}; the same command goes on")
                 return
         if start >= last:
             after = validation.measure(state.adapter)
     console.print(before_and_after(before, after))
+
+
+def _fill(buffer: ReplayBuffer, begin: Snapshot, workdir: Path) -> tuple[str, ...]:
+    """Gives the buffer what a snapshot remembers, and the seeds that it was not offered yet; the names of all seeds."""
+    seeds: tuple[str, ...] = ()
+    with distributed.in_agreement():
+        if distributed.is_main() or not buffer.is_shared:
+            try:
+                buffer.restore(begin.replay)
+            except UnreadableError as error:
+                raise UserError(
+                    f"the replay buffer of the checkpoint of step {begin.step} cannot be read: {error}"
+                ) from error
+            seeds = sow(buffer, workdir, begin.seeds)
+    return tuple(distributed.of_main(seeds))

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: stands in the repository, makes .venv and installs requirements.txt into it.
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 python="${PYTHON:-python3}"

@@ -10,7 +10,8 @@ from transformers import GPT2Config as HFConfig
 
 from configs.common import base
 from gfn_jax.config import Config, parse_config
-from gfn_jax.experiment import build
+from gfn_jax.experiment import Experiment, build
+from gfn_jax.rewards.protocol import RewardContext
 from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
 from gfn_jax.training import train
 
@@ -136,3 +137,26 @@ def last_snapshot(settings: Config, workdir: Path) -> Snapshot:
         snapshot, _ = checkpoints.restore_latest(experiment.beginning())
     assert snapshot is not None
     return snapshot
+
+
+def reward_context(experiment: Experiment) -> RewardContext:
+    """What the experiment's reward was built from."""
+    return RewardContext(
+        experiment.config,
+        experiment.structure,
+        experiment.structure,
+        experiment.tokenizer,
+        experiment.rules.terminator,
+        experiment.rows,
+        experiment.stopwatch,
+    )
+
+
+def config_file(settings: Config, directory: Path) -> Path:
+    """The configuration as a file for the command's --config."""
+    file = directory / "settings.py"
+    file.write_text(
+        "from ml_collections import ConfigDict\n\n\n"
+        f"def get_config():\n    return ConfigDict({settings.model_dump(mode='json')!r})\n"
+    )
+    return file

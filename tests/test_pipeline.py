@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import pytest
 
 from gfn_jax.pipeline import Pipeline
+from gfn_jax.rows import Rows
+from gfn_jax.runtime.mesh import make_mesh
 from gfn_jax.stopwatch import Stopwatch
 
 
@@ -15,6 +17,7 @@ class Recorder:
     def __init__(self, depth):
         self.config = SimpleNamespace(train=SimpleNamespace(pipeline_depth=depth, prompts_per_step=3))
         self.stopwatch, self.frozen = Stopwatch(), None
+        self.rows = Rows(make_mesh(1, 1))
         self.functions = SimpleNamespace(sample=lambda adapter, _, prompts, step: (jnp.asarray(adapter), step, prompts))
         self.reward = SimpleNamespace(request=self.request)
         self.requested = []

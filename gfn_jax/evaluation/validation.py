@@ -4,13 +4,13 @@ Everything is measured at the reward's end temperature, with the same random num
 """
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from numpy.typing import ArrayLike
 
 from gfn_jax.evaluation.diversity import distinct_share, mean_edit_distance
 from gfn_jax.experiment import Experiment
@@ -18,6 +18,7 @@ from gfn_jax.models.parts import Weights
 from gfn_jax.policy.sampler import sample
 from gfn_jax.policy.scorer import score
 from gfn_jax.rewards.protocol import Components
+from gfn_jax.runtime import distributed
 from gfn_jax.runtime.keys import Purpose, key_for
 from gfn_jax.types import Prompts, Scores, Trajectories
 
@@ -48,9 +49,15 @@ class Measurement:
 
 @dataclasses.dataclass(frozen=True)
 class _Batch:
-    """Validation prompts, repeated to fill the batch, and what the frozen model samples for them."""
+    """Validation prompts, repeated to fill the batch, and what the frozen model samples for them.
 
-    examples: list[Any]
+    examples  those of this process's rows
+    shown     how many of them, from the first one on, are probes
+    real      how many prompts of the whole batch are no repetition
+    """
+
+    examples: Sequence[Any]
+    shown: int
     real: int
     prompts: Prompts
     frozen_trajectories: Trajectories
@@ -65,19 +72,24 @@ class Validation:
         self._samples = experiment.config.eval.samples_per_prompt
         structure, rules = experiment.structure, experiment.rules
 
-        def draw(adapter: Weights, frozen: Weights, prompts: Prompts, key: jax.Array) -> tuple[Trajectories, Scores]:
+        seed = experiment.config.seed
+
+        def draw(adapter: Weights, frozen: Weights, prompts: Prompts, batch: int) -> tuple[Trajectories, Scores]:
             models = structure.policy_and_frozen(adapter, frozen)
+            key = key_for(seed, Purpose.VALIDATION_POLICY, batch)
             return sample(*models, rules, prompts, key, samples_per_prompt=self._samples)
 
-        def draw_frozen(frozen: Weights, prompts: Prompts, key: jax.Array) -> Trajectories:
+        def draw_frozen(frozen: Weights, prompts: Prompts, batch: int) -> Trajectories:
             model = structure.frozen(frozen)
+            key = key_for(seed, Purpose.VALIDATION_FROZEN, batch)
             return sample(model, model, rules, prompts, key, samples_per_prompt=self._samples)[0]
 
         def rescore(adapter: Weights, frozen: Weights, prompts: Prompts, trajectories: Trajectories) -> Scores:
             return score(*structure.policy_and_frozen(adapter, frozen), rules, prompts, trajectories)
 
-        self._draw, self._draw_frozen = jax.jit(draw), jax.jit(draw_frozen)
-        self._rescore, self._at_stop = jax.jit(rescore), jax.jit(experiment.at_stop)
+        compiled = functools.partial(jax.jit, out_shardings=experiment.rows.sharding)
+        self._draw, self._draw_frozen, self._rescore = compiled(draw), compiled(draw_frozen), compiled(rescore)
+        self._at_stop = compiled(experiment.at_stop)
         size = experiment.config.eval.prompts_per_batch
         self._batches = [
             self._prepare(number, examples[first : first + size], examples)
@@ -87,36 +99,39 @@ class Validation:
     def _prepare(self, number: int, examples: Sequence[Any], like: Sequence[Any]) -> _Batch:
         experiment = self._experiment
         padded = list(itertools.islice(itertools.cycle(examples), experiment.config.eval.prompts_per_batch))
+        own, rows = experiment.rows.own(padded), experiment.rows.numbers(len(padded))
+        shown = min(len(examples), experiment.config.eval.probes - number * len(padded)) - rows.start
         prompts = experiment.encode(padded, like)
-        key = key_for(experiment.config.seed, Purpose.VALIDATION_FROZEN, number)
-        trajectories = self._draw_frozen(experiment.frozen, prompts, key)
-        components = experiment.reward.request(experiment.frozen, padded, prompts, trajectories)
-        return _Batch(padded, len(examples), prompts, trajectories, components)
+        trajectories = self._draw_frozen(experiment.frozen, prompts, number)
+        components = experiment.reward.request(experiment.frozen, own, prompts, trajectories)
+        return _Batch(own, max(0, min(shown, len(own))), len(examples), prompts, trajectories, components)
 
     def measure(self, adapter: Weights) -> Measurement:
         """The figures of the policy with this adapter."""
         # All are drawn before any is waited for: the next batch is sampled while the last one is judged.
         drawn = [self._draw_batch(adapter, number, batch) for number, batch in enumerate(self._batches)]
-        measured = [self._measure_batch(adapter, *parts) for parts in zip(self._batches, drawn, strict=True)]
-        figures = [figures for figures, _ in measured]
-        probes = itertools.chain.from_iterable(probes for _, probes in measured)
-        return Measurement(
-            {name: np.concatenate([batch[name] for batch in figures]) for name in figures[0]},
-            list(itertools.islice(probes, self._experiment.config.eval.probes * self._samples)),
-        )
+        own = [self._measure_batch(adapter, *parts) for parts in zip(self._batches, drawn, strict=True)]
+        figures: dict[str, list[float]] = {}
+        probes: list[dict[str, Any]] = []
+        for batch, shares in zip(self._batches, zip(*distributed.gather(own), strict=True), strict=True):
+            for name in shares[0][0]:
+                whole = itertools.chain.from_iterable(theirs[name] for theirs, _ in shares)
+                figures.setdefault(name, []).extend(itertools.islice(whole, batch.real))
+            probes += itertools.chain.from_iterable(shown for _, shown in shares)
+        return Measurement({name: np.array(values) for name, values in figures.items()}, probes)
 
     def _draw_batch(
         self, adapter: Weights, number: int, batch: _Batch
     ) -> tuple[Trajectories, Scores, Callable[[], Components]]:
         experiment = self._experiment
-        key = key_for(experiment.config.seed, Purpose.VALIDATION_POLICY, number)
-        trajectories, scores = self._draw(adapter, experiment.frozen, batch.prompts, key)
+        trajectories, scores = self._draw(adapter, experiment.frozen, batch.prompts, number)
         components = experiment.reward.request(experiment.frozen, batch.examples, batch.prompts, trajectories)
         return trajectories, scores, components
 
     def _measure_batch(
         self, adapter: Weights, batch: _Batch, drawn: tuple[Trajectories, Scores, Callable[[], Components]]
-    ) -> tuple[dict[str, np.ndarray], Iterator[dict[str, Any]]]:
+    ) -> tuple[dict[str, list[float]], list[dict[str, Any]]]:
+        """The figures of this process's prompts, repeated ones included, and its probes."""
         experiment, frozen = self._experiment, self._experiment.frozen
         trajectories, scores, request = drawn
         components = request()
@@ -124,16 +139,16 @@ class Validation:
         frozen_scores = self._rescore(adapter, frozen, batch.prompts, batch.frozen_trajectories)
         frozen_g, _ = self._at_stop(frozen_scores, batch.frozen_components())
 
-        def by_prompt(values_N: ArrayLike) -> np.ndarray:
-            return np.asarray(values_N, np.float64).reshape(-1, self._samples)[: batch.real]
+        g, log_r, frozen_g, length, terms = experiment.rows.fetch(
+            (g, log_r, frozen_g, trajectories.length_N, dict(components))
+        )
 
-        length = np.asarray(trajectories.length_N)
-        last = {
-            name: by_prompt(np.take_along_axis(np.asarray(terms), length[:, None], 1))
-            for name, terms in components.items()
-        }
+        def by_prompt(values_N: np.ndarray) -> np.ndarray:
+            return np.asarray(values_N, np.float64).reshape(-1, self._samples)
+
+        last = {name: by_prompt(np.take_along_axis(values, length[:, None], 1)) for name, values in terms.items()}
         texts = experiment.texts(trajectories)
-        texts_by_prompt = [texts[row * self._samples : (row + 1) * self._samples] for row in range(batch.real)]
+        texts_by_prompt = [texts[first : first + self._samples] for first in range(0, len(texts), self._samples)]
         of_task = [
             experiment.task.figures(texts, {name: values[row] for name, values in last.items()})
             for row, texts in enumerate(texts_by_prompt)
@@ -150,11 +165,12 @@ class Validation:
         }
         log_p_BxS, log_r_BxS = by_prompt(log_r) - by_prompt(g), by_prompt(log_r)
 
-        def probes() -> Iterator[dict[str, Any]]:
-            for row, (example, texts) in enumerate(zip(batch.examples, texts_by_prompt, strict=False)):
-                remarks = experiment.reward.explain(frozen, [example] * self._samples, texts)
-                for column, (text, remark) in enumerate(zip(texts, remarks, strict=True)):
-                    yield {
+        probes = []
+        for row, (example, texts) in enumerate(zip(batch.examples[: batch.shown], texts_by_prompt, strict=False)):
+            remarks = experiment.reward.explain(frozen, [example] * self._samples, texts)
+            for column, (text, remark) in enumerate(zip(texts, remarks, strict=True)):
+                probes.append(
+                    {
                         "prompt": experiment.task.prompt(example),
                         **experiment.task.describe(example),
                         "continuation": text,
@@ -163,5 +179,5 @@ class Validation:
                         "log_pf": float(log_p_BxS[row, column]),
                         **{name: float(values[row, column]) for name, values in last.items()},
                     }
-
-        return figures, probes()
+                )
+        return {name: values.tolist() for name, values in figures.items()}, probes

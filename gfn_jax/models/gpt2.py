@@ -11,12 +11,14 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx, struct
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from gfn_jax.models.lora import LoRALinear
 from gfn_jax.types import LoRAConfig, Prompts, checked, trailing
 
 VOCABULARY_MULTIPLE = 128
+_WHOLE = "whole weights"
 LAYER_NAMES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
 
@@ -39,6 +41,18 @@ class GPT2Config:
         return -(-self.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
+_WEIGHT_AXES = {  # where a frozen weight lives -> the names of its axes, as far as they have one
+    ("wte",): ("vocabulary", "width"),
+    ("wpe",): (None, "width"),
+    ("lm_head",): ("vocabulary", "width"),
+    ("blocks", "attn_c_attn", "kernel"): (None, "width", None, "heads", None),
+    ("blocks", "attn_c_attn", "bias"): (None, None, "heads", None),
+    ("blocks", "attn_c_proj", "kernel"): (None, "heads", None, "width"),
+    ("blocks", "mlp_c_fc", "kernel"): (None, "width", "inner"),
+    ("blocks", "mlp_c_fc", "bias"): (None, "inner"),
+    ("blocks", "mlp_c_proj", "kernel"): (None, "inner", "width"),
+}
+
 ARCHITECTURES = {
     "distilgpt2": GPT2Config(n_layer=6),
     "gpt2": GPT2Config(),
@@ -54,6 +68,24 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
 }
+
+
+Path = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where, over devices, a model's values lie while it computes; by default wherever the compiler puts them.
+
+    spread  what is kept of every position, [.., D], between the parts of a layer
+    whole   a weight, which lives at a path, as the computation needs it; None where it is whole as it is
+    """
+
+    spread: Callable[[jax.Array], jax.Array] = lambda x: x
+    whole: Callable[[Path, jax.Array], jax.Array] | None = None
+
+
+WHEREVER = Layout()
 
 
 @struct.dataclass
@@ -90,7 +122,7 @@ class LayerNorm(nnx.Module):
 class Block(nnx.Module):
     """One pre-norm transformer layer; how it attends is passed in."""
 
-    def __init__(self, config: GPT2Config, lora: LoRAConfig | None, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, config: GPT2Config, lora: LoRAConfig | None, dtype: jnp.dtype, layout: Layout, rngs: nnx.Rngs):
         width, heads = config.n_embd, config.n_head
         inner = config.n_inner or 4 * width
         head_axes = (heads, width // heads)
@@ -106,16 +138,21 @@ class Block(nnx.Module):
         self.ln_2 = LayerNorm(width, config.layer_norm_epsilon, dtype)
         self.mlp_c_fc = linear("mlp.c_fc", (width,), (inner,))
         self.mlp_c_proj = linear("mlp.c_proj", (inner,), (width,), residual_std)
-        self.activation = config.activation_function
+        self.activation, self.spread = config.activation_function, layout.spread
 
     def __call__(self, hidden, attend):
-        qkv = self.attn_c_attn(self.ln_1(hidden))
+        qkv = self.attn_c_attn(self.spread(self.ln_1(hidden)))
         attended, kept = attend(*(qkv[..., index, :, :] for index in range(3)))
-        hidden = hidden + self.attn_c_proj(attended)
+        hidden = self.spread(hidden + self.attn_c_proj(attended))
         # Kept for the backward pass: the activation's input alone, not its many intermediate values.
         activation = jax.checkpoint(ACTIVATIONS[self.activation])
-        inner = activation(self.mlp_c_fc(self.ln_2(hidden)))
-        return hidden + self.mlp_c_proj(inner), kept
+        inner = activation(self.mlp_c_fc(self.spread(self.ln_2(hidden))))
+        return self.spread(hidden + self.mlp_c_proj(inner)), kept
+
+
+def weight_axes(path: Path, ndim: int) -> tuple[str | None, ...]:
+    """The names of a frozen weight's axes: vocabulary, width, heads, inner (of the MLP), or None."""
+    return _WEIGHT_AXES.get(path, (None,) * ndim)
 
 
 def matches(target: str, name: str) -> bool:
@@ -154,6 +191,7 @@ class GPT2(nnx.Module):
         *,
         dtype: jnp.dtype = jnp.float32,
         remat: bool = False,
+        layout: Layout = WHEREVER,
         rngs: nnx.Rngs,
     ):
         def embedding(rows):
@@ -162,9 +200,9 @@ class GPT2(nnx.Module):
         @nnx.split_rngs(splits=config.n_layer)
         @nnx.vmap
         def stacked(rngs):
-            return Block(config, lora, dtype, rngs)
+            return Block(config, lora, dtype, layout, rngs)
 
-        self.config = config
+        self.config, self.layout = config, layout
         self.remat = remat
         self.wte = embedding(config.padded_vocab_size)
         self.wpe = embedding(config.n_positions)
@@ -254,24 +292,43 @@ class GPT2(nnx.Module):
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Next-token logits [.., V] of at least float32; -inf in the columns that pad the vocabulary."""
-        head = self.wte if self.lm_head is None else self.lm_head
+        head = self._weight("wte" if self.lm_head is None else "lm_head")
         accumulate = jnp.promote_types(hidden.dtype, jnp.float32)
-        logits = jnp.einsum("...d,vd->...v", hidden, head[...], preferred_element_type=accumulate)
+        logits = jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=accumulate)
         is_padding = jnp.arange(self.config.padded_vocab_size) >= self.config.vocab_size
         return jnp.where(trailing(is_padding, logits.ndim), -jnp.inf, logits)
 
+    def _weight(self, name: str) -> jax.Array:
+        weight = getattr(self, name)[...]
+        return weight if self.layout.whole is None else self.layout.whole((name,), weight)
+
     def _embed(self, tokens, positions):
-        return self.wte[...][tokens] + self.wpe[...][positions]
+        return self.layout.spread(self._weight("wte")[tokens] + self._weight("wpe")[positions])
 
     def _scan(self, layer, carry, per_layer: tuple):
         """Runs `layer(carry, block, *slices of per_layer)` over the stacked blocks."""
         graphdef, state = nnx.split(self.blocks)
+        whole = self.layout.whole
 
         def step(carry, xs):
             block_state, *rest = xs
+            if whole is not None:
+                block_state = jax.tree_util.tree_map_with_path(
+                    lambda path, weight, whole=whole: checkpoint_name(whole(_block_path(path), weight), _WHOLE),
+                    block_state,
+                )
             return layer(carry, nnx.merge(graphdef, block_state), *rest)
 
-        return jax.lax.scan(jax.checkpoint(step) if self.remat else step, carry, (state, *per_layer))
+        if self.remat:
+            step = jax.checkpoint(step)
+        elif whole is not None:  # or the backward pass would find all layers' whole weights kept for it
+            step = jax.checkpoint(step, policy=jax.checkpoint_policies.save_anything_except_these_names(_WHOLE))
+        return jax.lax.scan(step, carry, (state, *per_layer))
+
+
+def _block_path(path: tuple) -> Path:
+    """Where a weight of one layer lives in the stacked blocks."""
+    return ("blocks", *(str(entry.key) for entry in path if isinstance(entry, jax.tree_util.DictKey)))
 
 
 def _prompt_mask(prompt: PromptCache) -> jax.Array:

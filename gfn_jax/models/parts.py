@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gfn_jax.models.gpt2 import GPT2, GPT2Config
+from gfn_jax.models.gpt2 import GPT2, WHEREVER, GPT2Config, Layout
 from gfn_jax.types import LoRAConfig
 
 Weights = dict[str, Any]
@@ -19,11 +19,21 @@ class ModelStructure:
     The two share the frozen weights, of which there is one copy; the adapter is the policy's alone.
     """
 
-    def __init__(self, architecture: GPT2Config, lora: LoRAConfig, *, dtype: jnp.dtype, remat: bool):
-        def build(key: jax.Array, lora: LoRAConfig | None) -> GPT2:
-            return GPT2(architecture, lora, dtype=dtype, remat=remat, rngs=nnx.Rngs(params=key))
+    def __init__(
+        self,
+        architecture: GPT2Config,
+        lora: LoRAConfig,
+        *,
+        dtype: jnp.dtype,
+        remat: bool,
+        layout: Layout = WHEREVER,
+    ):
+        self._arguments = {"architecture": architecture, "lora": lora, "dtype": dtype, "remat": remat}
 
-        self.architecture = architecture
+        def build(key: jax.Array, lora: LoRAConfig | None) -> GPT2:
+            return GPT2(architecture, lora, dtype=dtype, remat=remat, layout=layout, rngs=nnx.Rngs(params=key))
+
+        self.architecture, self.dtype = architecture, dtype
         self._new_policy = lambda key: build(key, lora)
         self._new_frozen = lambda key: build(key, None)
         self._policy_graph, adapter, _ = nnx.split(
@@ -32,6 +42,10 @@ class ModelStructure:
         self._frozen_graph, state = nnx.split(nnx.eval_shape(self._new_frozen, jax.random.key(0)))
         self.abstract_adapter: Weights = nnx.to_pure_dict(adapter)
         self.abstract_frozen: Weights = nnx.to_pure_dict(state)
+
+    def with_layout(self, layout: Layout) -> "ModelStructure":
+        """The same model, computed on other devices or otherwise spread over them."""
+        return ModelStructure(**self._arguments, layout=layout)
 
     def policy(self, adapter: Weights, frozen: Weights) -> GPT2:
         return nnx.merge(self._policy_graph, adapter, frozen)

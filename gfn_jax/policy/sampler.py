@@ -3,6 +3,8 @@
 Behaviour settings change what is sampled, never the log-probabilities that are reported.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -62,15 +64,31 @@ def behaviour_logits(
     """
     logits = logits / temperature.astype(logits.dtype)
     if behaviour.top_k:
-        kth = jax.lax.top_k(logits, min(behaviour.top_k, logits.shape[-1]))[0][:, -1:]
-        logits = jnp.where(logits >= kth, logits, -jnp.inf)
+        logits = _likeliest(logits, lambda is_in_NxV: is_in_NxV.sum(-1) >= behaviour.top_k)
     if behaviour.top_p < 1:
-        falling = jnp.sort(logits, axis=-1, descending=True)
-        p_falling = jax.nn.softmax(falling, axis=-1)
-        before = jnp.cumsum(p_falling, axis=-1) - p_falling
-        smallest = jnp.where(before < behaviour.top_p, falling, jnp.inf).min(-1, keepdims=True)
-        logits = jnp.where(logits >= smallest, logits, -jnp.inf)
+        p = jax.nn.softmax(logits, axis=-1)
+        logits = _likeliest(logits, lambda is_in_NxV: jnp.where(is_in_NxV, p, 0).sum(-1) >= behaviour.top_p)
     return logits
+
+
+def _likeliest(logits: jax.Array, is_enough: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """The logits [N, V] of the fewest likeliest items that are enough, ties included; -inf for the others.
+
+    The least of these logits is found by bisection over all numbers of their type: unlike sorting, that
+    leaves a vocabulary that is split over devices where it is.
+    """
+    bits = jnp.finfo(logits.dtype).bits
+    pattern = jax.lax.bitcast_convert_type(logits, f"int{bits}")
+    order = jnp.where(pattern < 0, pattern ^ jnp.iinfo(pattern.dtype).max, pattern)  # as the numbers are ordered
+
+    def halve(_, edges):
+        low, high = edges  # from the one on there is enough, from the other on there is not
+        middle = (low & high) + ((low ^ high) >> 1)
+        enough = is_enough(order >= middle[:, None])
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+    low, _ = jax.lax.fori_loop(0, bits, halve, (order.min(-1), order.max(-1) + 1))
+    return jnp.where(order >= low[:, None], logits, -jnp.inf)
 
 
 @checked

@@ -55,8 +55,10 @@ def read_out(
         steps_C, drawn_NxC, *hidden_NxCxD = chunk_of
         logits = logits_of(steps_C, drawn_NxC, *hidden_NxCxD)
         log_total = jax.nn.logsumexp(logits, axis=-1)
-        taken = jnp.take_along_axis(logits, drawn_NxC[..., None], axis=-1)[..., 0]
-        return taken - log_total, logits[..., terminator] - log_total
+        # Indexed by arrays both: the gradient of a constant column would make a vocabulary that is split whole.
+        ends_NxC = jnp.full_like(drawn_NxC, terminator)
+        taken, end = (jnp.take_along_axis(logits, at[..., None], axis=-1)[..., 0] for at in (drawn_NxC, ends_NxC))
+        return taken - log_total, end - log_total
 
     is_token_NxL, _ = reached(trajectories)
     drawn_NxT = jnp.pad(

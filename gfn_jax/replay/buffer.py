@@ -18,7 +18,12 @@ class Troubles(NamedTuple):
 
 
 class ReplayBuffer(abc.ABC):
-    """The best continuations of every prompt; prompts go by their content keys."""
+    """The best continuations of every prompt; prompts go by their content keys.
+
+    is_shared  whether the buffers of a run's processes are views of one; else each holds all that it was offered
+    """
+
+    is_shared: bool = False
 
     @abc.abstractmethod
     def stored(self, prompts: Sequence[str]) -> list[list[Entry]]:
@@ -39,7 +44,7 @@ class ReplayBuffer(abc.ABC):
     @property
     @abc.abstractmethod
     def size(self) -> int:
-        """How many continuations this process knows of."""
+        """How many continuations there are."""
 
     @property
     def troubles(self) -> Troubles:

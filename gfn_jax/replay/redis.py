@@ -3,9 +3,9 @@
 Every process works on a copy of what it has seen, and brings copy and server together twice a
 step: before it draws and after it stores, each in one round trip for all prompts. A prompt's
 entries are one hash, with a version: a count, and a word of whoever made it. A change is only
-written over the version that it was made from, by a script, so that none gets lost. While the
-server is away the copies serve alone, and what was changed meanwhile is written when it is back,
-also where it came back with an older memory, or none.
+written over the version that it was made from, by a script, so that none gets lost; the script
+also keeps count of all entries. While the server is away the copies serve alone, and what was
+changed meanwhile is written when it is back, also where it came back with an older memory, or none.
 
 Payloads are the bytes of `Entry.pack`: nothing that stands in the server is ever executed.
 """
@@ -42,11 +42,12 @@ return redis.call('HGETALL', KEYS[1])
 # ARGV: the prompt, the version expected ('' for none), the new one, how many fields to delete, these, fields and values
 _WRITE = """
 if (redis.call('HGET', KEYS[1], 'version') or '') ~= ARGV[2] then return redis.call('HGETALL', KEYS[1]) end
-local written = 5 + tonumber(ARGV[4])
-for place = 5, written - 1 do redis.call('HDEL', KEYS[1], ARGV[place]) end
-for place = written, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[place], ARGV[place + 1]) end
+local written, more = 5 + tonumber(ARGV[4]), 0
+for place = 5, written - 1 do more = more - redis.call('HDEL', KEYS[1], ARGV[place]) end
+for place = written, #ARGV, 2 do more = more + redis.call('HSET', KEYS[1], ARGV[place], ARGV[place + 1]) end
 redis.call('HSET', KEYS[1], 'version', ARGV[3])
 redis.call('SADD', KEYS[2], ARGV[1])
+redis.call('INCRBY', KEYS[3], more)
 return false
 """
 
@@ -115,10 +116,12 @@ class _Health:
 class RedisReplay(ReplayBuffer):
     """Entries under the keys of a namespace, which nothing else may use."""
 
+    is_shared = True
+
     def __init__(self, client: redis.Redis, namespace: str, admission: Admission):
         self._client, self._admission = client, admission
         self._prefix = f"gfn_jax:{{{namespace}}}:"  # braces keep a namespace on one node of a cluster
-        self._index = f"{self._prefix}prompts"
+        self._index, self._total = f"{self._prefix}prompts", f"{self._prefix}size"
         self._copy = MemoryReplay(admission)
         self._versions: dict[str, bytes] = {}
         self._scores: dict[str, dict[str, float]] = {}  # of each prompt, the entries in the server by their keys
@@ -154,7 +157,11 @@ class RedisReplay(ReplayBuffer):
 
     @property
     def size(self) -> int:
-        return self._copy.size
+        """How many continuations the server holds, or where it is away, the copy."""
+        held = [self._copy.size]
+        if self._is_cleared and not self._changed:
+            self._reading.attempt(lambda: held.append(int(self._client.get(self._total) or 0)))  # pyright: ignore[reportArgumentType]
+        return held[-1]
 
     @property
     def troubles(self) -> Troubles:
@@ -214,7 +221,7 @@ class RedisReplay(ReplayBuffer):
             new = sorted(key for key, entry in content.items() if there.get(key) != entry.score)
             written = [part for key in new for part in (key, content[key].pack())]
             arguments = [prompt, version, versions[-1], len(gone), *gone, *written]
-            calls.append(([self._key(prompt), self._index], arguments))
+            calls.append(([self._key(prompt), self._index, self._total], arguments))
         answers = self._call(_WRITE, calls)
         for prompt, content, version, answer in zip(prompts, contents, versions, answers, strict=True):
             if answer is None:

@@ -60,13 +60,13 @@ class ContradictionReward(Reward):
         bare = context.tokenizer.encode(answer_prompt.fill(question="", subject=""))
         self._answerer = Answerer(
             config.answers,
-            context.structure,
+            context.own_structure,
             context.tokenizer,
             context.config.data.prompt_buckets,
-            context.rows,
+            context.rows.local(),
             room=len(bare) + context.config.sampling.max_len + 1,
         )
-        self._log_likelihood = make_log_likelihood(context.structure, context.terminator)
+        self._log_likelihood = make_log_likelihood(context)
         self._answers: LRUCache[str, Answer] = LRUCache(config.cache_size)
         self._judgements: LRUCache[tuple[str, str], tuple[Job, int]] = LRUCache(config.cache_size)
 
@@ -76,7 +76,7 @@ class ContradictionReward(Reward):
         context = self._context
         with context.stopwatch.measure("likelihood"):
             log_likelihood_NxT = jax.block_until_ready(self._log_likelihood(frozen, prompts, trajectories))
-        texts = state_texts(context.tokenizer, context.terminator, trajectories, self.granularity)
+        texts = state_texts(context, trajectories, self.granularity)
         per_prompt = texts.shape[0] // len(examples)
         claims = [examples[row // per_prompt] for row in texts.rows_M]
         answers = self._answer(frozen, claims, texts.texts)
@@ -129,7 +129,9 @@ class ContradictionReward(Reward):
                 for claim, question in zip(claims, questions, strict=True)
             ]
             unanswered = sorted({prompt for prompt in prompts if prompt not in self._answers})
-            fresh = dict(zip(unanswered, self._answerer.answer(frozen, unanswered), strict=True))
+            # Each process answers its own questions, as many as they are: on its own devices.
+            own = self._context.rows.on_this_process(frozen)
+            fresh = dict(zip(unanswered, self._answerer.answer(own, unanswered), strict=True))
             answers = [fresh[prompt] if prompt in fresh else self._answers[prompt] for prompt in prompts]
             self._answers.update(fresh)
             return answers

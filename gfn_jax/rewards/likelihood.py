@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gfn_jax.models.gpt2 import GPT2
-from gfn_jax.models.parts import ModelStructure, Weights
+from gfn_jax.models.parts import Weights
 from gfn_jax.policy.scorer import frozen_log_probs
 from gfn_jax.rewards.protocol import Components, Reward, RewardContext
 from gfn_jax.types import Prompts, Trajectories, checked
@@ -24,13 +24,13 @@ def log_likelihood(frozen: GPT2, prompts: Prompts, trajectories: Trajectories, t
     return jnp.pad(jnp.cumsum(log_p_NxL, axis=1), [(0, 0), (1, 0)]) + log_pterm_NxT
 
 
-def make_log_likelihood(structure: ModelStructure, terminator: int) -> Callable[..., jax.Array]:
+def make_log_likelihood(context: RewardContext) -> Callable[..., jax.Array]:
     """`log_likelihood` compiled, as a function of the frozen weights, prompts and trajectories."""
 
     def compute(frozen: Weights, prompts: Prompts, trajectories: Trajectories) -> jax.Array:
-        return log_likelihood(structure.frozen(frozen), prompts, trajectories, terminator)
+        return log_likelihood(context.structure.frozen(frozen), prompts, trajectories, context.terminator)
 
-    return jax.jit(compute)
+    return jax.jit(compute, out_shardings=context.rows.sharding)
 
 
 class LikelihoodReward(Reward):
@@ -39,7 +39,7 @@ class LikelihoodReward(Reward):
     def __init__(self, context: RewardContext):
         self.granularity = context.config.reward.granularity
         self._weight = context.config.reward.likelihood_weight
-        self._log_likelihood = make_log_likelihood(context.structure, context.terminator)
+        self._log_likelihood = make_log_likelihood(context)
 
     def components(
         self, frozen: Weights, examples: Sequence[Any], prompts: Prompts, trajectories: Trajectories

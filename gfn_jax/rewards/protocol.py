@@ -9,6 +9,7 @@ import jax
 
 from gfn_jax.config import Config
 from gfn_jax.models.parts import ModelStructure, Weights
+from gfn_jax.rows import Rows
 from gfn_jax.stopwatch import Stopwatch
 from gfn_jax.text.tokenizer import Tokenizer
 from gfn_jax.types import Prompts, Trajectories
@@ -21,15 +22,18 @@ Components = Mapping[str, jax.Array]
 class RewardContext:
     """What a reward may be built from.
 
-    rows       how a batch's leading axis lies on the mesh
-    stopwatch  for the phases of `request` that the main process itself spends time on
+    structure      the model, for what all processes compute together
+    own_structure  the same, for what this one computes alone on its own devices
+    rows           how a batch's leading axis lies on the mesh, and which of them are this process's
+    stopwatch      for the phases of `request` that the main process itself spends time on
     """
 
     config: Config
     structure: ModelStructure
+    own_structure: ModelStructure
     tokenizer: Tokenizer
     terminator: int
-    rows: jax.sharding.NamedSharding
+    rows: Rows
     stopwatch: Stopwatch
 
 
@@ -47,7 +51,11 @@ class Reward(abc.ABC):
     def components(
         self, frozen: Weights, examples: Sequence[Any], prompts: Prompts, trajectories: Trajectories
     ) -> Components:
-        """The components of every terminable state of every trajectory."""
+        """The components of every terminable state of every trajectory.
+
+        Prompts, trajectories and components are of the whole batch; `examples` are those of this process's
+        rows (`RewardContext.rows`).
+        """
         return self.request(frozen, examples, prompts, trajectories)()
 
     def request(

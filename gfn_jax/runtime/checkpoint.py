@@ -16,7 +16,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from gfn_jax.errors import TrainingError, UserError
+from gfn_jax.errors import LostProcessError, TrainingError, UserError
+from gfn_jax.runtime import distributed
 from gfn_jax.runtime.train_step import TrainState
 from gfn_jax.types import Trajectories
 
@@ -47,8 +48,9 @@ class Snapshot:
 class Checkpoints:
     """The last checkpoints under a directory, and the best one; saving goes on in the background.
 
-    Orbax writes a checkpoint under another name and renames it when it is whole, so a kill at any
-    instant leaves the one before. Each carries a digest of its content, so that damage is seen.
+    All processes of a run call everything together, and see the same directory. Orbax writes a
+    checkpoint under another name and renames it when it is whole, so a kill at any instant leaves the
+    one before. Each carries a digest of its content, so that damage is seen.
     """
 
     def __init__(self, directory: Path, frozen_sha256: str, *, keep: int = 0, keep_best: str = ""):
@@ -79,6 +81,8 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Waits until everything is on disk; raises `TrainingError` where it cannot be, unless there is worse."""
+        if isinstance(error, LostProcessError):
+            return  # saving is done together, or not at all
         try:
             self._manager.wait_until_finished()
         except Exception as failure:
@@ -116,10 +120,13 @@ class Checkpoints:
             [f"checkpoint-{step}"], (f"checkpoint-{step}-{number}" for number in itertools.count(2))
         )
         place = next(place for name in names if not (place := workdir / "damaged" / name).exists())
-        place.mkdir(parents=True)
-        shutil.move(self._directory / str(step), place / "checkpoint")
-        for file in workdir.glob("*.jsonl"):
-            shutil.copy(file, place)
+        distributed.gather(None)  # all have found the same place, before it is taken
+        if distributed.is_main():
+            place.mkdir(parents=True)
+            shutil.move(self._directory / str(step), place / "checkpoint")
+            for file in workdir.glob("*.jsonl"):
+                shutil.copy(file, place)
+        distributed.gather(None)  # it is gone, before anyone looks again
         self._manager.reload()
         return place
 
@@ -185,7 +192,7 @@ class Checkpoints:
 
 def _digest(snapshot: Snapshot) -> str:
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(jax.device_get((snapshot.state, snapshot.waiting))):
+    for leaf in jax.tree.leaves(distributed.fetch((snapshot.state, snapshot.waiting))):
         digest.update(np.ascontiguousarray(leaf).tobytes())
     digest.update(snapshot.replay.tobytes())
     return digest.hexdigest()

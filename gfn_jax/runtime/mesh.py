@@ -1,29 +1,31 @@
 """The device mesh, and what is placed where on it."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from gfn_jax.errors import UserError
+from gfn_jax.models.gpt2 import WHEREVER, Layout, weight_axes
+from gfn_jax.rows import BATCH_AXES
 
-_WEIGHT_RULES: dict[tuple[str, ...], tuple[str | None, ...]] = {
-    # where a frozen weight lives -> the mesh axis of each of its axes
-    ("wte",): ("model", None),
-    ("lm_head",): ("model", None),
-    ("blocks", "attn_c_attn", "kernel"): (None, None, None, "model", None),
-    ("blocks", "attn_c_attn", "bias"): (None, None, "model", None),
-    ("blocks", "attn_c_proj", "kernel"): (None, "model", None, None),
-    ("blocks", "mlp_c_fc", "kernel"): (None, None, "model"),
-    ("blocks", "mlp_c_fc", "bias"): (None, "model"),
-    ("blocks", "mlp_c_proj", "kernel"): (None, "model", None),
-}
+AXES = ("process", "data", "model")
+_RULES = {"vocabulary": "model", "heads": "model", "inner": "model"}
+"""The mesh axis that an axis of a weight is split over; others are whole on every device."""
+_FULLY_SHARDED = _RULES | {"width": "data"}
 
 
 def make_mesh(data: int, model: int) -> Mesh:
-    """A mesh with the axes `data` and `model`; -1 takes the devices that the other axis leaves."""
-    available = jax.device_count()
+    """A mesh that splits prompts `data` ways and weights `model` ways; -1 takes the devices that the other leaves.
+
+    Its axes are `process` x `data` x `model`: what is asked for as data is made of the processes and of devices
+    in each, so that whatever is split over the axes `data` and `model` stays within a process.
+    Raises `UserError` where the mesh does not fit the devices, or not the processes.
+    """
+    processes, available = jax.process_count(), jax.device_count()
     sizes = {"data": data, "model": model}
     if wrong := [f"mesh.{axis}={size}" for axis, size in sizes.items() if size < 1 and size != -1]:
         raise UserError(f"{' and '.join(wrong)}: a mesh axis is 1 or more, or -1 for the rest of the devices")
@@ -33,49 +35,88 @@ def make_mesh(data: int, model: int) -> Mesh:
         given = max(sizes.values())
         rest = available // given
         sizes = {axis: rest if size == -1 else size for axis, size in sizes.items()}
-    needed = sizes["data"] * sizes["model"]
-    if not 0 < needed <= available:
-        raise UserError(f"the mesh {data} x {model} (data x model) does not fit the {available} devices here")
-    return jax.make_mesh(
-        (sizes["data"], sizes["model"]),
-        ("data", "model"),
-        axis_types=(AxisType.Auto, AxisType.Auto),
-        devices=jax.devices()[:needed],
+    asked = f"the mesh {data} x {model} (data x model)"
+    data, model = sizes["data"], sizes["model"]
+    if not 0 < data * model <= available:
+        raise UserError(f"{asked} does not fit the {available} devices here")
+    if data % processes:
+        raise UserError(
+            f"{asked} cannot be shared by {processes} processes: mesh.data, here {data}, is split over them, "
+            "and mesh.model stays within one"
+        )
+    each = data // processes * model
+    devices = [device for index in range(processes) for device in jax.local_devices(process_index=index)[:each]]
+    if len(devices) < processes * each:
+        raise UserError(f"{asked} needs {each} devices in each of the {processes} processes, and one has fewer")
+    grid = mesh_utils.create_hybrid_device_mesh(
+        (data // processes, model), (processes, 1), devices, process_is_granule=True
     )
+    return Mesh(grid.reshape(processes, -1, model), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def check_divisible(mesh: Mesh | AbstractMesh, name: str, size: int, axis: str) -> None:
-    """Raises `UserError` where `size` of something cannot be split over a mesh axis."""
-    if size % mesh.shape[axis]:
-        raise UserError(f"{name} {size} cannot be split over mesh.{axis} = {mesh.shape[axis]}")
+def batch_size(mesh: Mesh | AbstractMesh) -> int:
+    """How many ways the mesh splits a batch: the configuration's `mesh.data`."""
+    return mesh.shape["process"] * mesh.shape["data"]
+
+
+def check_splits(name: str, size: int, ways: int) -> None:
+    """Raises `UserError` where `size` of something cannot be split `ways` ways."""
+    if size % ways:
+        raise UserError(f"{name} {size} cannot be split over mesh.data = {ways}")
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def by_prompt(mesh: Mesh) -> NamedSharding:
-    """The leading axis, prompts or their trajectories, over `data`."""
-    return NamedSharding(mesh, P("data"))
+def partition(axes: Sequence[str | None], rules: Mapping[str, str]) -> P:
+    """Where an array lies whose axes have these names; raises `ValueError` where two would share a mesh axis."""
+    over = [rules.get(axis) if axis else None for axis in axes]
+    taken = [axis for axis in over if axis]
+    if len(set(taken)) < len(taken):
+        raise ValueError(f"two axes of {tuple(axes)} would be split over the same mesh axis: {over}")
+    return P(*over)
 
 
-def check_weights(mesh: Mesh, abstract_frozen: Any) -> None:
-    """Raises `UserError`, naming a weight, where one cannot be split as the rules say."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(abstract_frozen):
+def weight_shardings(mesh: Mesh, abstract_frozen: Any, *, fsdp: bool) -> Any:
+    """A sharding for every frozen weight, by the rule table.
+
+    With `fsdp` (fully sharded data parallelism) the devices that hold the same part of a weight, within a
+    process, hold a part of that part each. Raises `UserError`, naming a weight, where one cannot be split so.
+    """
+
+    def sharding(path, leaf):
         keys = tuple(entry.key for entry in path)
-        for size, axis in zip(leaf.shape, _WEIGHT_RULES.get(keys, ()), strict=False):
+        spec = partition(weight_axes(keys, leaf.ndim), _FULLY_SHARDED if fsdp else _RULES)
+        for size, axis in zip(leaf.shape, spec, strict=True):
             if axis and size % mesh.shape[axis]:
                 raise UserError(
                     f"mesh.{axis} = {mesh.shape[axis]} does not divide an axis of size {size} of the weight "
-                    f"{'.'.join(keys)}; split the prompts instead, with mesh.data"
+                    f"{'.'.join(keys)}; "
+                    + ("split the prompts instead, with mesh.data" if axis == "model" else "unset mesh.fsdp")
                 )
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(sharding, abstract_frozen)
 
 
-def weight_shardings(mesh: Mesh, frozen: Any) -> Any:
-    """A sharding for every frozen weight, by the rule table; the others are replicated."""
+def model_layout(mesh: Mesh, *, fsdp: bool) -> Layout:
+    """Where a model's values lie while it computes with weights that `weight_shardings` placed.
 
-    def sharding(path, _):
-        keys = tuple(entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey))
-        return NamedSharding(mesh, P(*_WEIGHT_RULES.get(keys, ())))
+    What is kept of every position between the parts of a layer is split over `model` as well, by its
+    width: tensor parallelism alone would keep all of it on every device (Korthikanti et al. 2022 split it
+    by position). Weights that are fully sharded are put together layer by layer, when they are needed.
+    """
+    if mesh.shape["model"] == 1 and not fsdp:
+        return WHEREVER
 
-    return jax.tree_util.tree_map_with_path(sharding, frozen)
+    def spread(x: jax.Array) -> jax.Array:
+        between = (P.UNCONSTRAINED,) * (x.ndim - 2)
+        width = "model" if x.shape[-2] > 1 else None  # in decoding there is one position: nothing to save
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(BATCH_AXES, *between, width)))
+
+    def whole(path: tuple[str, ...], weight: jax.Array) -> jax.Array:
+        axes = weight_axes(path, weight.ndim)[-weight.ndim :]  # without the first where it is of one layer
+        return jax.lax.with_sharding_constraint(weight, NamedSharding(mesh, partition(axes, _RULES)))
+
+    return Layout(spread, whole if fsdp else None)

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gfn_jax.config import Config
 from gfn_jax.errors import UserError
+from gfn_jax.runtime import distributed
 from gfn_jax.runtime.faults import FaultWatch
 from gfn_jax.runtime.run_directory import JsonLines
 
@@ -32,6 +33,8 @@ _SHOWN = {  # of a validation, in the terminal
 class Tracker:
     """Writes down a run's figures; those of a step are fetched while the next one runs.
 
+    Of several processes the main one writes; the others only watch for faults, as it does.
+
     In a terminal a progress bar shows loss, log R and the time left, elsewhere a plain line every
     ten seconds does.
     """
@@ -40,9 +43,11 @@ class Tracker:
         """Goes on after the `restored` step, or begins."""
         start = -1 if restored is None else restored
         self._config, self._console = config, console
-        self._metrics = JsonLines(workdir / "metrics.jsonl", after_step=start)
-        self._samples = JsonLines(workdir / "samples.jsonl", after_step=start)
-        self._wandb = _start_wandb(config, workdir, console)
+        self._metrics = self._samples = self._wandb = None
+        if distributed.is_main():
+            self._metrics = JsonLines(workdir / "metrics.jsonl", after_step=start)
+            self._samples = JsonLines(workdir / "samples.jsonl", after_step=start)
+            self._wandb = _start_wandb(config, workdir, console)
         self._pending: tuple[int, Mapping[str, jax.Array], Sequence[Any], dict[str, float]] | None = None
         self._faults = FaultWatch(config.train.max_bad_steps)
         self._clock = time.monotonic()
@@ -68,8 +73,9 @@ class Tracker:
         if error is None:
             self.flush()
         self._progress.stop()
-        self._metrics.close()
-        self._samples.close()
+        for file in (self._metrics, self._samples):
+            if file is not None:
+                file.close()
         if self._wandb is not None:
             self._wandb.finish(exit_code=0 if error is None else 1)
 
@@ -116,7 +122,8 @@ class Tracker:
     def log_validation(self, step: int, figures: Mapping[str, float], probes: list[dict[str, Any]]) -> None:
         """Writes down a measurement and its samples; its time does not count as training time."""
         self._write(step, {f"val/{name}": value for name, value in figures.items()})
-        self._samples.write(step, probes)
+        if self._samples is not None:
+            self._samples.write(step, probes)
         if self._wandb is not None and probes:
             import wandb
 
@@ -127,7 +134,8 @@ class Tracker:
         self._clock = time.monotonic()
 
     def _write(self, step: int, figures: dict[str, float]) -> None:
-        self._metrics.write(step, [figures])
+        if self._metrics is not None:
+            self._metrics.write(step, [figures])
         if self._wandb is not None:
             self._wandb.log(figures, step=step)
 

@@ -17,9 +17,10 @@ from gfn_jax.policy.sampler import Behaviour, sample
 from gfn_jax.policy.scorer import only_last_state, score
 from gfn_jax.rewards.protocol import Components, Reward
 from gfn_jax.rewards.tempering import Temperature
+from gfn_jax.rows import Rows
 from gfn_jax.runtime.batches import Replayed, join
 from gfn_jax.runtime.keys import Purpose, key_for
-from gfn_jax.runtime.mesh import by_prompt, replicated, weight_shardings
+from gfn_jax.runtime.mesh import replicated, weight_shardings
 from gfn_jax.runtime.optimizer import make_optimizer, make_schedule
 from gfn_jax.types import Prompts, Trajectories
 
@@ -42,8 +43,8 @@ class TrainState:
 class StepFunctions:
     """The functions of one run, compiled over one mesh.
 
-    Prompts and, prompt-major, their trajectories are split over `data`; frozen weights over `model`;
-    the adapter and the optimiser are on every device.
+    Prompts and, prompt-major, their trajectories are split over processes and `data`; frozen weights as
+    `weight_shardings` says; the adapter and the optimiser are on every device.
     """
 
     def __init__(self, config: Config, structure: ModelStructure, reward: Reward, rules: Rules, mesh: Mesh):
@@ -68,7 +69,9 @@ class StepFunctions:
         self._seed = config.seed
 
         self._max_len = config.sampling.max_len
-        everywhere, rows, weights = replicated(mesh), by_prompt(mesh), weight_shardings(mesh, structure.abstract_frozen)
+        weights = weight_shardings(mesh, structure.abstract_frozen, fsdp=config.mesh.fsdp)
+        self._everywhere = everywhere = replicated(mesh)
+        rows = Rows(mesh).sharding
         self.init = jax.jit(self._init, out_shardings=everywhere)
         self.no_trajectories = jax.jit(self._no_trajectories, out_shardings=rows)
         self.sample = jax.jit(self._sample, in_shardings=(everywhere, weights, rows, everywhere), out_shardings=rows)
@@ -158,6 +161,8 @@ class StepFunctions:
         gradient, values = jax.lax.scan(accumulate, jax.tree.map(jnp.zeros_like, parameters), parts)
         values = jax.tree.map(self._in_one, values)
         gradient = jax.tree.map(lambda total: total / self._train.prompts_per_step, gradient)
+        # Made whole here, once: not the optimiser's several results after it.
+        gradient = jax.lax.with_sharding_constraint(gradient, self._everywhere)
         updates, optimizer = self._optimizer.update(gradient, state.optimizer, parameters)
         updated: Any = optax.apply_updates(parameters, updates)
         is_good_N = ~(values["is_bad_N"] | batch.is_absent_N)

@@ -16,7 +16,7 @@ from gfn_jax.errors import UserError
 from gfn_jax.rewards.contradiction import NLI_MODEL, ContradictionReward, answer_template
 from gfn_jax.rewards.protocol import RewardContext
 from gfn_jax.rewards.side_process import WorkerPool
-from gfn_jax.runtime.mesh import check_divisible
+from gfn_jax.runtime.mesh import check_splits
 from gfn_jax.tasks.task import Task
 from gfn_jax.text.prompts import normalised, read_objects
 from gfn_jax.text.templates import Template
@@ -71,7 +71,7 @@ class Contradiction(Task):
 
     def reward(self, context: RewardContext) -> ContradictionReward:
         nli, answers = self.config.reward.nli, self.config.reward.answers
-        check_divisible(context.rows.mesh, "reward.answers.batch_size", answers.batch_size, "data")
+        check_splits("reward.answers.batch_size", answers.batch_size, context.rows.local_mesh.shape["data"])
         settings = {
             "name_or_path": nli.name_or_path,
             "contradiction_label": nli.contradiction_label,

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from gfn_jax.errors import UserError
@@ -78,9 +77,10 @@ def indices_of_step(step: int, batch: int, total: int, seed: int) -> np.ndarray:
 
 
 def pad_to_bucket(rows: Sequence[Sequence[int]], buckets: Sequence[int], longest: int) -> Prompts:
-    """Token rows padded on the right to the smallest bucket that holds `longest` tokens."""
+    """Token rows, still on the host, padded on the right to the smallest bucket that holds `longest` tokens."""
     length = min(bucket for bucket in buckets if bucket >= longest)
-    tokens = np.zeros((len(rows), length), np.int32)
+    tokens: Any = np.zeros((len(rows), length), np.int32)
     for row, ids in zip(tokens, rows, strict=True):
         row[: len(ids)] = ids
-    return Prompts(jnp.asarray(tokens), jnp.asarray([len(row) for row in rows], jnp.int32))
+    lengths: Any = np.asarray([len(row) for row in rows], np.int32)
+    return Prompts(tokens, lengths)

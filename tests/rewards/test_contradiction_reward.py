@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import people
 import pytest
-from helpers import MINIATURE, contradiction_config, save_nli
+from helpers import MINIATURE, contradiction_config, reward_context, save_nli
 from people import RELATIONS, Cast
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2LMHeadModel
 
@@ -16,7 +16,6 @@ from gfn_jax.evaluation.reference import references
 from gfn_jax.evaluation.validation import Validation
 from gfn_jax.experiment import build
 from gfn_jax.rewards.state_texts import state_texts
-from gfn_jax.runtime.mesh import by_prompt
 from gfn_jax.tasks.contradiction import FactEdit
 from gfn_jax.types import Trajectories
 
@@ -51,7 +50,7 @@ def test_every_terminable_prefix_is_answered_and_judged_as_transformers_would(ex
     tokenizer = AutoTokenizer.from_pretrained(MINIATURE / "gpt2")
     judge = AutoModelForSequenceClassification.from_pretrained(MINIATURE / "nli").eval()
     judge_tokenizer = AutoTokenizer.from_pretrained(MINIATURE / "nli")
-    texts = state_texts(experiment.tokenizer, experiment.rules.terminator, trajectories, "prefix")
+    texts = state_texts(reward_context(experiment), trajectories, "prefix")
     line_break = tokenizer.encode("\n")
     assert len(texts.texts) > 10  # full stops within texts too, not only at their ends
     for row, state, question in zip(texts.rows_M, texts.states_M, texts.texts, strict=True):
@@ -74,7 +73,7 @@ def test_other_states_have_no_reward(drawn, components):
 
 def test_a_terminal_reward_judges_whole_texts_alone(experiment, drawn):
     _, trajectories = drawn
-    whole = state_texts(experiment.tokenizer, experiment.rules.terminator, trajectories, "terminal")
+    whole = state_texts(reward_context(experiment), trajectories, "terminal")
     np.testing.assert_array_equal(whole.rows_M, np.arange(10))
     np.testing.assert_array_equal(whole.states_M, trajectories.length_N)
     assert whole.texts == [text.strip() for text in experiment.texts(trajectories)]
@@ -111,7 +110,7 @@ def test_a_question_that_tokenises_differently_is_judged_by_its_text(experiment)
     width = max(len(words), len(letters))
     rows = jnp.array([row + [0] * (width - len(row)) for row in (words, letters)])
     given = Trajectories.given(rows, jnp.array([len(words), len(letters)]))
-    texts = state_texts(experiment.tokenizer, experiment.rules.terminator, given, "terminal")
+    texts = state_texts(reward_context(experiment), given, "terminal")
     assert texts.texts == ["Where does Nulon live?"] * 2
     remarks = experiment.reward.explain(experiment.frozen, EDITS[:1] * 2, texts.texts)
     assert remarks[0] == remarks[1]
@@ -121,7 +120,7 @@ def test_text_cut_inside_a_character_is_survived(experiment):
     """Such items are banned; what comes from elsewhere may still hold them."""
     part = next(index for index, item in enumerate(experiment.tokenizer.items) if item == b"\xc3")
     given = Trajectories.given(jnp.array([[part]]), jnp.array([1]))
-    texts = state_texts(experiment.tokenizer, experiment.rules.terminator, given, "terminal").texts
+    texts = state_texts(reward_context(experiment), given, "terminal").texts
     assert texts == ["\N{REPLACEMENT CHARACTER}?"]
     assert experiment.reward.explain(experiment.frozen, EDITS[:1], texts)[0]["answer"]
 
@@ -129,7 +128,7 @@ def test_text_cut_inside_a_character_is_survived(experiment):
 def test_a_mesh_changes_neither_answers_nor_judgements(drawn, components):
     prompts, trajectories = jax.device_get(drawn)
     with build(contradiction_config(mesh__data=2, reward__answers__batch_size=16)) as spread:
-        placed = jax.device_put((prompts, trajectories), by_prompt(spread.mesh))
+        placed = spread.rows.place((prompts, trajectories))
         again = jax.device_get(spread.reward.components(spread.frozen, EDITS, *placed))
     for name in components:
         np.testing.assert_allclose(again[name], components[name], atol=1e-4)

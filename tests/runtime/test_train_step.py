@@ -10,8 +10,9 @@ from helpers import config
 from gfn_jax.rewards.likelihood import LikelihoodReward
 from gfn_jax.rewards.protocol import RewardContext
 from gfn_jax.rewards.tempering import Temperature
+from gfn_jax.rows import Rows
 from gfn_jax.runtime.batches import Replayed
-from gfn_jax.runtime.mesh import by_prompt, make_mesh, replicated, weight_shardings
+from gfn_jax.runtime.mesh import make_mesh, replicated, weight_shardings
 from gfn_jax.runtime.optimizer import make_schedule
 from gfn_jax.runtime.train_step import StepFunctions
 from gfn_jax.stopwatch import Stopwatch
@@ -67,13 +68,14 @@ def run_steps(world, mesh_shape, steps=3, microbatch=4, dtype_config="float32"):
         train__learning_rate=1e-2,
     )
     mesh = make_mesh(*mesh_shape)
+    rows = Rows(mesh)
     reward = LikelihoodReward(
-        RewardContext(settings, world.structure, None, world.rules.terminator, by_prompt(mesh), Stopwatch())
+        RewardContext(settings, world.structure, world.structure, None, world.rules.terminator, rows, Stopwatch())
     )
     functions = StepFunctions(settings, world.structure, reward, world.rules, mesh)
-    frozen = jax.device_put(world.frozen, weight_shardings(mesh, world.frozen))
+    frozen = jax.device_put(world.frozen, weight_shardings(mesh, world.frozen, fsdp=settings.mesh.fsdp))
     prompts = jax.tree.map(lambda x: jnp.concatenate([x, x[::-1]]), world.prompts)
-    prompts = jax.device_put(prompts, by_prompt(mesh))
+    prompts = rows.place(prompts)
     state = functions.init(jax.device_put(world.fresh_adapter(), replicated(mesh)))
     seen = []
     for step in range(steps):

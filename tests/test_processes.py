@@ -1,0 +1,68 @@
+"""One run on other devices and in several processes: the same figures, and one clear line where it cannot be."""
+
+import shutil
+
+import numpy as np
+import pytest
+from helpers import config_file, run, short_config
+from processes import Run
+from run_files import json_lines, without_times
+
+SPREAD = {"mesh__data": 4, "train__microbatch_prompts": 4}
+
+
+def figures(workdir):
+    return without_times(json_lines(workdir / "metrics.jsonl")), json_lines(workdir / "samples.jsonl")
+
+
+def assert_same(got, expected, tolerance):
+    for mine, its in zip(got, expected, strict=True):
+        for row, other in zip(mine, its, strict=True):
+            assert row.keys() == other.keys()
+            for name, value in row.items():
+                if isinstance(value, str):
+                    assert value == other[name]
+                else:
+                    np.testing.assert_allclose(value, other[name], atol=tolerance, rtol=tolerance, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def halfway(tmp_path_factory):
+    """A run over four devices that was stopped after two of its four steps, and one that was not."""
+    directory = tmp_path_factory.mktemp("halfway")
+    run(short_config(**SPREAD), directory / "whole")
+    run(short_config(**SPREAD, train__steps=2), directory / "half")
+    return directory
+
+
+def test_a_run_goes_on_over_other_devices_with_the_same_figures(halfway, tmp_path):
+    workdir = shutil.copytree(halfway / "half", tmp_path / "run")
+    said = run(short_config(**SPREAD | {"mesh__data": 2, "mesh__model": 2}), workdir)
+    assert "going on after step 2" in said
+    assert_same(figures(workdir), figures(halfway / "whole"), 1e-4)
+
+
+def test_a_run_goes_on_in_two_processes_with_the_same_figures(halfway, tmp_path):
+    """Each reads, samples, rewards and remembers its own half of every batch, and saves its part of what waits."""
+    workdir = shutil.copytree(halfway / "half", tmp_path / "run")
+    command = ["-m", "gfn_jax.train", f"--config={config_file(short_config(**SPREAD), tmp_path)}"]
+    with Run([*command, f"--workdir={workdir}"], processes=2, devices=2, log=tmp_path / "run.log") as started:
+        started.finish(280)
+        assert "going on after step 2" in started.said(0)
+        assert "going on" not in started.said(1)
+    assert_same(figures(workdir), figures(halfway / "whole"), 1e-4)
+    again = run(short_config(**SPREAD), workdir)  # what two processes saved, one can read
+    assert "going on after step 4" in again
+
+
+def test_what_is_wrong_is_said_once_and_ends_all_processes(tmp_path):
+    command = ["-m", "gfn_jax.train", f"--config={config_file(short_config(), tmp_path)}"]
+    with Run([*command, f"--workdir={tmp_path / 'run'}"], processes=2, devices=2, log=tmp_path / "run.log") as started:
+        assert started.wait(120) == [2, 2]
+        said = [[line for line in started.said(index).splitlines() if "error" in line] for index in range(2)]
+    assert said[0] == [
+        "error: the mesh 1 x 1 (data x model) cannot be shared by 2 processes: mesh.data, here 1, is split over them, "
+        "and mesh.model stays within one"
+    ]
+    assert not said[1]
+    assert not (tmp_path / "run").exists()
