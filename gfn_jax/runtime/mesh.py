@@ -100,8 +100,10 @@ def weight_shardings(mesh: Mesh, abstract_frozen: Any, *, fsdp: bool) -> Any:
     return jax.tree_util.tree_map_with_path(sharding, abstract_frozen)
 
 
-def model_layout(mesh: Mesh, *, fsdp: bool) -> Layout:
+def model_layout(mesh: Mesh, *, fsdp: bool, of_shard: bool = False) -> Layout:
     """Where a model's values lie while it computes with weights that `weight_shardings` placed.
+
+    `of_shard` is for the computation of one device's prompts under a `jax.vmap` over all of them.
 
     What is kept of every position between the parts of a layer is split over `model` as well, by its
     width: tensor parallelism alone would keep all of it on every device (Korthikanti et al. 2022 split it
@@ -111,9 +113,10 @@ def model_layout(mesh: Mesh, *, fsdp: bool) -> Layout:
         return WHEREVER
 
     def spread(x: jax.Array) -> jax.Array:
+        prompts = None if of_shard else BATCH_AXES
         between = (P.UNCONSTRAINED,) * (x.ndim - 2)
         width = "model" if x.shape[-2] > 1 else None  # in decoding there is one position: nothing to save
-        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(BATCH_AXES, *between, width)))
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(prompts, *between, width)))
 
     def whole(path: tuple[str, ...], weight: jax.Array) -> jax.Array:
         axes = weight_axes(path, weight.ndim)[-weight.ndim :]  # without the first where it is of one layer

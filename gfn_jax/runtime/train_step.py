@@ -17,10 +17,10 @@ from gfn_jax.policy.sampler import Behaviour, sample
 from gfn_jax.policy.scorer import only_last_state, score
 from gfn_jax.rewards.protocol import Components, Reward
 from gfn_jax.rewards.tempering import Temperature
-from gfn_jax.rows import Rows
+from gfn_jax.rows import BATCH_AXES, Rows
 from gfn_jax.runtime.batches import Replayed, join
 from gfn_jax.runtime.keys import Purpose, key_for
-from gfn_jax.runtime.mesh import replicated, weight_shardings
+from gfn_jax.runtime.mesh import batch_size, model_layout, replicated, weight_shardings
 from gfn_jax.runtime.optimizer import make_optimizer, make_schedule
 from gfn_jax.types import Prompts, Trajectories
 
@@ -70,8 +70,11 @@ class StepFunctions:
 
         self._max_len = config.sampling.max_len
         weights = weight_shardings(mesh, structure.abstract_frozen, fsdp=config.mesh.fsdp)
+        self._shards = batch_size(mesh)
+        self._microbatches = config.train.prompts_per_step // config.train.microbatch_prompts
+        self._structure_of_shard = structure.with_layout(model_layout(mesh, fsdp=config.mesh.fsdp, of_shard=True))
         self._everywhere = everywhere = replicated(mesh)
-        rows = Rows(mesh).sharding
+        self._rows = rows = Rows(mesh).sharding
         self.init = jax.jit(self._init, out_shardings=everywhere)
         self.no_trajectories = jax.jit(self._no_trajectories, out_shardings=rows)
         self.sample = jax.jit(self._sample, in_shardings=(everywhere, weights, rows, everywhere), out_shardings=rows)
@@ -132,7 +135,7 @@ class StepFunctions:
 
         def loss(parameters, part):
             prompts, trajectories, log_r_NxT, is_absent_N = part
-            policy, frozen_model = self._structure.policy_and_frozen(parameters["adapter"], frozen)
+            policy, frozen_model = self._structure_of_shard.policy_and_frozen(parameters["adapter"], frozen)
             scores = score(policy, frozen_model, self._rules, prompts, trajectories)
             if self._reward.granularity == "terminal":
                 scores = only_last_state(scores, trajectories)
@@ -152,16 +155,19 @@ class StepFunctions:
             )
             return loss_B.sum(), {"loss_B": loss_B, "g_N": g_N, "is_bad_N": is_bad_N}
 
-        def accumulate(gradient, part):
-            more, values = jax.grad(loss, has_aux=True)(parameters, part)
-            return jax.tree.map(jnp.add, gradient, more), values
+        def accumulate(gradients, part):
+            more, values = gradients_of(parameters, part)
+            return jax.tree.map(jnp.add, gradients, more), values
 
+        # Every device adds up the gradient of its own prompts; they meet once, when all microbatches are done.
+        gradients_of = jax.vmap(jax.grad(loss, has_aux=True), in_axes=(None, 0), spmd_axis_name=BATCH_AXES)
         parameters = {"adapter": state.adapter, "log_z": state.log_z}
         parts = jax.tree.map(self._in_microbatches, (prompts, trajectories, log_r_NxT, batch.is_absent_N))
-        gradient, values = jax.lax.scan(accumulate, jax.tree.map(jnp.zeros_like, parameters), parts)
+        zeros = jax.tree.map(lambda x: jnp.zeros((self._shards, *x.shape), x.dtype), parameters)
+        gradients, values = jax.lax.scan(accumulate, jax.lax.with_sharding_constraint(zeros, self._rows), parts)
         values = jax.tree.map(self._in_one, values)
-        gradient = jax.tree.map(lambda total: total / self._train.prompts_per_step, gradient)
-        # Made whole here, once: not the optimiser's several results after it.
+        gradient = jax.tree.map(lambda parts: parts.sum(0) / self._train.prompts_per_step, gradients)
+        # Made whole here, before the optimiser: not its several results after it.
         gradient = jax.lax.with_sharding_constraint(gradient, self._everywhere)
         updates, optimizer = self._optimizer.update(gradient, state.optimizer, parameters)
         updated: Any = optax.apply_updates(parameters, updates)
@@ -196,17 +202,13 @@ class StepFunctions:
         return state, metrics
 
     def _in_microbatches(self, x: jax.Array) -> jax.Array:
-        """[rows, ..] -> [microbatches, rows of one, ..], every device keeping its own prompts' rows."""
-        batch, micro = self._train.prompts_per_step, self._train.microbatch_prompts
-        rows_per_prompt = x.shape[0] // batch
-        apart = x.reshape(micro, batch // micro, rows_per_prompt, *x.shape[1:])
-        return jnp.moveaxis(apart, 1, 0).reshape(batch // micro, micro * rows_per_prompt, *x.shape[1:])
+        """[rows, ..] -> [microbatches, shards, rows of a shard, ..], every device keeping its own prompts' rows."""
+        apart = x.reshape(self._shards, self._microbatches, -1, *x.shape[1:])
+        return jnp.moveaxis(apart, 1, 0)
 
     def _in_one(self, x: jax.Array) -> jax.Array:
-        """The inverse of `_in_microbatches`: [microbatches, rows of one] -> [rows]."""
-        microbatches, rows = x.shape
-        apart = x.reshape(microbatches, self._train.microbatch_prompts, rows // self._train.microbatch_prompts)
-        return jnp.moveaxis(apart, 0, 1).reshape(-1)
+        """The inverse of `_in_microbatches`: [microbatches, shards, rows of a shard] -> [rows]."""
+        return jnp.moveaxis(x, 0, 1).reshape(-1)
 
 
 def without_bad_rows(
