@@ -7,7 +7,7 @@ import jax
 from rich.console import Console
 
 from gfn_jax.config import Config
-from gfn_jax.errors import LostProcessError, TrainingError, UserError
+from gfn_jax.errors import TrainingError, UserError
 from gfn_jax.evaluation.report import before_and_after
 from gfn_jax.evaluation.validation import Validation
 from gfn_jax.experience import Experience, make_buffer
@@ -65,10 +65,7 @@ def train(config: Config, workdir: Path, console: Console) -> None:
         except Exception as error:
             if not distributed.is_loss(error):
                 raise
-            raise LostProcessError(
-                f"process {jax.process_index()} of {jax.process_count()}: another process of this run has ended; "
-                f"the same command, in all processes, goes on; {checkpoints.latest}"
-            ) from error
+            raise distributed.lost_process(checkpoints.latest) from error
 
 
 def _train(

@@ -86,6 +86,8 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
         except Exception as failure:
+            if error is None and distributed.is_loss(failure):
+                raise distributed.lost_process(self.latest) from failure
             if error is None:
                 raise TrainingError(f"{self._failure(failure)}; {self.latest}") from failure
         finally:
@@ -155,6 +157,8 @@ class Checkpoints:
                 metrics=finite or None,
             )
         except Exception as error:
+            if distributed.is_loss(error):
+                raise
             raise self._failure(error) from error
 
     @property

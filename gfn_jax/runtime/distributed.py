@@ -10,7 +10,7 @@ import msgpack
 import numpy as np
 from jax.experimental import multihost_utils
 
-from gfn_jax.errors import ElsewhereError, UserError
+from gfn_jax.errors import ElsewhereError, LostProcessError, UserError
 
 HEARTBEAT_S = 30
 """A process that was silent for so long counts as dead, and ends the others."""
@@ -121,6 +121,14 @@ def in_agreement() -> Iterator[None]:
 def is_loss(error: Exception) -> bool:
     """Whether this is how a computation over all processes fails where one of them has ended."""
     return jax.process_count() > 1 and any(sign in str(error) for sign in _SIGNS_OF_LOSS)
+
+
+def lost_process(progress: str) -> LostProcessError:
+    """The error to end with after such a loss; `progress` says what the run can go on from."""
+    return LostProcessError(
+        f"process {jax.process_index()} of {jax.process_count()}: another process of this run has ended; "
+        f"the same command, in all processes, goes on; {progress}"
+    )
 
 
 def fetch(tree: Any) -> Any:

@@ -109,6 +109,7 @@ def model_layout(mesh: Mesh, *, fsdp: bool, of_shard: bool = False) -> Layout:
     width: tensor parallelism alone would keep all of it on every device (Korthikanti et al. 2022 split it
     by position). Weights that are fully sharded are put together layer by layer, when they are needed.
     """
+    fsdp = fsdp and mesh.shape["data"] > 1
     if mesh.shape["model"] == 1 and not fsdp:
         return WHEREVER
 

@@ -7,18 +7,12 @@ import pytest
 from compiled import Program
 from helpers import config
 from jax.sharding import PartitionSpec as P
+from step_programs import StepPrograms
 
 from gfn_jax.errors import UserError
 from gfn_jax.models.gpt2 import GPT2Config
-from gfn_jax.models.parts import ModelStructure
-from gfn_jax.policy.masks import make_rules
-from gfn_jax.rewards.likelihood import LikelihoodReward, make_log_likelihood
-from gfn_jax.rewards.protocol import RewardContext
 from gfn_jax.rows import Rows
-from gfn_jax.runtime.mesh import make_mesh, model_layout, partition, weight_shardings
-from gfn_jax.runtime.train_step import StepFunctions
-from gfn_jax.stopwatch import Stopwatch
-from gfn_jax.types import LoRAConfig, Prompts
+from gfn_jax.runtime.mesh import make_mesh, partition
 
 VOCABULARY, LAYERS, WIDTH, RANK = 5120, 2, 128, 8
 PROMPTS, SAMPLES, LENGTH = 8, 8, 12
@@ -26,60 +20,31 @@ ARCHITECTURE = GPT2Config(vocab_size=VOCABULARY - 7, n_positions=128, n_embd=WID
 MESHES = [(4, 1), (2, 2), (1, 4)]
 
 
-class Compiled:
+def compiled_for(data, model, **settings):
     """The programs of a step over one mesh."""
-
-    def __init__(self, data, model, **settings):
-        settings = config(
-            data__path="-",
-            model__name_or_path="-",
-            train__prompts_per_step=PROMPTS,
-            train__microbatch_prompts=PROMPTS,
-            sampling__samples_per_prompt=SAMPLES,
-            sampling__max_len=LENGTH,
-            **settings,
-        )
-        fsdp, mesh = settings.mesh.fsdp, make_mesh(data, model)
-        lora = LoRAConfig(RANK, 8.0, ("c_attn", "c_proj", "c_fc"))
-        layout = model_layout(mesh, fsdp=fsdp)
-        structure = ModelStructure(ARCHITECTURE, lora, dtype=jnp.float32, remat=False, layout=layout)
-        rules = make_rules(np.zeros(VOCABULARY - 7, bool), VOCABULARY, 5, 1, LENGTH, 0.0)
-        context = RewardContext(settings, structure, structure, None, rules.terminator, Rows(mesh), Stopwatch())
-        functions = StepFunctions(settings, structure, LikelihoodReward(context), rules, mesh)
-        self.adapter = structure.abstract_adapter
-        shardings = weight_shardings(mesh, structure.abstract_frozen, fsdp=fsdp)
-        frozen = placed(structure.abstract_frozen, shardings)
-        prompts = Prompts(jax.ShapeDtypeStruct((PROMPTS, 32), jnp.int32), jax.ShapeDtypeStruct((PROMPTS,), jnp.int32))
-        prompts = placed(prompts, context.rows.sharding)
-        trajectories = placed(jax.eval_shape(functions.sample, self.adapter, frozen, prompts, 0), context.rows.sharding)
-        components = {"log_likelihood": jax.ShapeDtypeStruct((PROMPTS * SAMPLES, LENGTH + 1), jnp.float32)}
-        state = jax.eval_shape(functions.init, self.adapter)
-        lowered = {
-            "sample": functions.sample.lower(self.adapter, frozen, prompts, 0),
-            "likelihood": make_log_likelihood(context).lower(frozen, prompts, trajectories),
-            "update": functions.update.lower(state, frozen, prompts, trajectories, components, None),
-        }
-        compiled = {name: program.compile() for name, program in lowered.items()}
-        self.programs = {name: Program(each.as_text(), open_loops=LENGTH) for name, each in compiled.items()}
-        memory = {name: each.memory_analysis() for name, each in compiled.items()}
-        self.temporary = {name: each.temp_size_in_bytes for name, each in memory.items()}
-        self.arguments = {name: each.argument_size_in_bytes for name, each in memory.items()}
-
-
-def placed(tree, shardings):
-    if isinstance(shardings, jax.sharding.Sharding):
-        shardings = jax.tree.map(lambda _: shardings, tree)
-    return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), tree, shardings)
+    settings = config(
+        data__path="-",
+        model__name_or_path="-",
+        model__lora__rank=RANK,
+        mesh__data=data,
+        mesh__model=model,
+        train__prompts_per_step=PROMPTS,
+        train__microbatch_prompts=PROMPTS,
+        sampling__samples_per_prompt=SAMPLES,
+        sampling__max_len=LENGTH,
+        **settings,
+    )
+    return StepPrograms(settings, ARCHITECTURE, prompt_length=32)
 
 
 @pytest.fixture(scope="module")
 def alone():
-    return Compiled(1, 1)
+    return compiled_for(1, 1)
 
 
 @pytest.fixture(scope="module", params=MESHES, ids=lambda mesh: f"{mesh[0]}x{mesh[1]}")
 def spread(request):
-    return request.param, Compiled(*request.param)
+    return request.param, compiled_for(*request.param)
 
 
 def test_products_are_counted_as_often_as_loops_run():
@@ -99,7 +64,7 @@ def test_every_device_does_its_own_share(alone, spread):
 
 
 def test_with_prompts_split_an_update_reduces_the_adapters_gradient_and_nothing_else():
-    compiled = Compiled(4, 1)
+    compiled = compiled_for(4, 1)
     gradient = sum(4 * leaf.size for leaf in jax.tree.leaves(compiled.adapter))
     collectives = compiled.programs["update"].collectives
     assert {each.operation for each in collectives} <= {"all-reduce", "all-gather"}
@@ -116,7 +81,7 @@ def test_with_weights_split_an_update_exchanges_what_tensor_parallelism_must():
     """Sums and parts of hidden states, low-rank products, the adapter's gradient, and figures of each state."""
     positions = {(PROMPTS, SAMPLES, LENGTH), (PROMPTS, 32), (PROMPTS * SAMPLES, LENGTH + 1)}
     expected = {(*shape, last) for shape in positions for last in (RANK, WIDTH)} | positions | {()}
-    compiled = Compiled(1, 4)
+    compiled = compiled_for(1, 4)
     adapter = {leaf.shape for leaf in jax.tree.leaves(compiled.adapter)}
     for each in compiled.programs["update"].collectives:
         assert each.operation in ("all-reduce", "all-gather")
@@ -127,13 +92,13 @@ def test_with_weights_split_an_update_exchanges_what_tensor_parallelism_must():
 @pytest.mark.parametrize("behaviour", [{}, {"sampling__top_k": 50, "sampling__top_p": 0.9}], ids=["plain", "nucleus"])
 @pytest.mark.parametrize("mesh", [(2, 2), (1, 4)], ids=["2x2", "1x4"])
 def test_no_device_holds_logits_of_the_whole_vocabulary(mesh, behaviour):
-    for name, program in Compiled(*mesh, **behaviour).programs.items():
+    for name, program in compiled_for(*mesh, **behaviour).programs.items():
         whole = [shape for each in program.arrays_with(VOCABULARY) for _, shape in each.arrays]
         assert all(np.prod(shape) == VOCABULARY for shape in whole), name  # the mask of allowed items, at most
 
 
 def test_fully_sharded_weights_are_put_together_layer_by_layer(alone):
-    compiled = Compiled(4, 1, mesh__fsdp=True)
+    compiled = compiled_for(4, 1, mesh__fsdp=True)
     adapter = sum(4 * leaf.size for leaf in jax.tree.leaves(compiled.adapter))
     assert compiled.arguments["likelihood"] <= 0.26 * alone.arguments["likelihood"]
     for name, program in compiled.programs.items():

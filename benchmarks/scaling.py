@@ -1,0 +1,123 @@
+"""Memory, communication and weak scaling of training steps, from compiled programs and a short model.
+
+    python benchmarks/scaling.py [--models gpt2 gpt2-xl ...] [--out docs/results/scaling.json] [--markdown]
+
+Compiles the programs of one step for one device, and for four with `mesh.fsdp` and with `mesh.model`, from shapes
+alone; counts their FLOPs, bytes and collectives with all loops; and extrapolates to more devices. Speeds of
+hardware are assumptions, written into the result.
+"""
+
+import argparse
+import json
+import math
+import os
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+
+import jax
+from machine import describe
+from rich.console import Console
+from step_programs import StepPrograms
+
+from configs.next_sentence_gpt2_xl import get_config
+from gfn_jax.config import Config, parse_config
+from gfn_jax.models.gpt2 import ARCHITECTURES, GPT2Config
+
+PROMPT_LENGTH = 48
+MODELS = {name: ARCHITECTURES[name] for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")} | {
+    "7B": GPT2Config(n_embd=4096, n_layer=32, n_head=32, n_positions=2048)
+}
+DEVICES = (1, 4, 8, 64, 256, 1024)
+HARDWARE = {  # what is assumed, of one H200 in machines of eight
+    "flops_per_s": 989e12,  # dense bfloat16 products, as its maker says
+    "share_of_it": 0.4,
+    "within_machine_bytes_per_s": 300e9,  # of the 450e9 each way that NVLink has
+    "between_machines_bytes_per_s": 40e9,  # of a 400 Gbit/s port for each GPU
+    "devices_in_a_machine": 8,
+    "latency_s": 20e-6,  # of each exchange in a tree
+    "host_messages_s": 1e-3,  # what processes tell each other in a step
+}
+
+
+def settings(architecture: GPT2Config, data: int, model: int, *, fsdp: bool) -> Config:
+    """The paper's step, on each of `data` devices."""
+    raw = get_config().unlock()
+    raw.data.path = "-"
+    raw.model.dtype = "float32"  # a CPU's compiler would compute bfloat16 by way of float32 copies
+    raw.mesh.data, raw.mesh.model, raw.mesh.fsdp = data, model, fsdp
+    raw.train.prompts_per_step *= data
+    raw.train.microbatch_prompts *= data
+    return parse_config(raw.to_dict())
+
+
+def measure(architecture: GPT2Config) -> dict:
+    """Figures of one device's programs; bytes of float32, which for weights and activations bfloat16 halves."""
+    alone = StepPrograms(settings(architecture, 1, 1, fsdp=False), architecture, PROMPT_LENGTH)
+    sharded = StepPrograms(settings(architecture, 4, 1, fsdp=True), architecture, PROMPT_LENGTH)
+    figures = {
+        "frozen_parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(alone.frozen)),
+        "adapter_parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(alone.adapter)),
+        "tflop": {name: program.flops / 1e12 for name, program in alone.programs.items()},
+        "temporary_gb": {name: size / 1e9 for name, size in alone.temporary.items()},
+        "fsdp_temporary_gb": {name: size / 1e9 for name, size in sharded.temporary.items()},
+        "fsdp_gathered_gb": {
+            name: program.collective_bytes()["all-gather"] / 1e9 for name, program in sharded.programs.items()
+        },
+    }
+    if architecture.n_head % 4 == 0:
+        split = StepPrograms(settings(architecture, 1, 4, fsdp=False), architecture, PROMPT_LENGTH)
+        figures["model_parallel_temporary_gb"] = {name: size / 1e9 for name, size in split.temporary.items()}
+        figures["model_parallel_exchanged_gb"] = {
+            name: sum(program.collective_bytes().values()) / 1e9 for name, program in split.programs.items()
+        }
+    return figures
+
+
+def predict(figures: dict, devices: int) -> dict:
+    """A step of the paper's size on each of so many devices, prompts split, in bfloat16."""
+    compute = sum(figures["tflop"].values()) * 1e12 / (HARDWARE["flops_per_s"] * HARDWARE["share_of_it"])
+    gradient = 4 * figures["adapter_parameters"]
+    is_within = devices <= HARDWARE["devices_in_a_machine"]
+    speed = HARDWARE[f"{'within_machine' if is_within else 'between_machines'}_bytes_per_s"]
+    sent = 2 * (devices - 1) / devices * gradient
+    exchange = sent / speed + 2 * math.log2(devices) * HARDWARE["latency_s"]
+    messages = 0.0 if devices == 1 else HARDWARE["host_messages_s"]
+    return {
+        "compute_s": compute,
+        "gradient_sent_gb": sent / 1e9,
+        "exchange_s": exchange,
+        "weak_scaling": compute / (compute + exchange + messages),
+    }
+
+
+def memory(figures: dict, *, parts: int = 1) -> float:
+    """GB on each device in bfloat16, the frozen weights in so many parts: these, 4 values an adapter's, temporaries."""
+    temporary = figures["temporary_gb" if parts == 1 else "fsdp_temporary_gb"]
+    state = 4 * 4 * figures["adapter_parameters"] / 1e9
+    return 2 * figures["frozen_parameters"] / parts / 1e9 + state + max(temporary.values()) / 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    console, results = Console(soft_wrap=True), {}
+    for name in args.models:
+        figures = measure(MODELS[name])
+        figures["memory_gb"] = {"whole": memory(figures), "fsdp over 4": memory(figures, parts=4)}
+        figures["devices"] = {count: predict(figures, count) for count in DEVICES}
+        results[name] = figures
+        scaling = ", ".join(f"{count}: {each['weak_scaling']:.1%}" for count, each in figures["devices"].items())
+        console.print(
+            f"{name}: {sum(figures['tflop'].values()):.0f} TFLOP a step and device, "
+            f"{figures['memory_gb']['whole']:.1f} GB ({figures['memory_gb']['fsdp over 4']:.1f} GB with fsdp over 4); "
+            f"weak scaling {scaling}"
+        )
+    if args.out:
+        args.out.write_text(json.dumps({"hardware": HARDWARE, "models": results, **describe()}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
