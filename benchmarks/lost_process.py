@@ -4,6 +4,7 @@
 
 For the process that coordinates (0) and for another: kills it by SIGKILL while the miniature trains, waits for
 the others, starts the same command again, and compares the end with that of a run that was left in peace.
+And the same with a SIGTERM to one process, after which all save and end well.
 """
 
 import argparse
@@ -51,24 +52,26 @@ def last_step(workdir: Path) -> int:
     return max((row["step"] for row in json_lines(file)), default=0) if file.exists() else 0
 
 
-def lose(workdir: Path, processes: int, victim: int) -> dict:
-    """Kills one process in the middle of a run; what the others do."""
+def lose(workdir: Path, processes: int, victim: int, sent: signal.Signals) -> dict:
+    """Sends a signal to one process in the middle of a run; what the others do."""
     with start(workdir, processes) as run:
         until = time.monotonic() + LIMIT_S
         while last_step(workdir) < STEPS // 2:
             if time.monotonic() > until or run.processes[victim].poll() is not None:
                 raise RuntimeError(f"no step {STEPS // 2}: {run.said(0)[-2000:]}")
             time.sleep(0.05)
-        run.processes[victim].send_signal(signal.SIGKILL)
-        killed = time.monotonic()
-        run.wait(120)
-        seconds = time.monotonic() - killed
+        run.processes[victim].send_signal(sent)
+        since = time.monotonic()
+        statuses = run.wait(120)
+        seconds = time.monotonic() - since
         messages = {}
         for index in range(processes):
             lines = run.said(index).splitlines()
-            said = [line for line in lines if line.startswith("error: ") or "another task died" in line]
+            signs = ("error: ", "stopped by ")
+            said = [line for line in lines if line.startswith(signs) or "another task died" in line]
             messages[index] = said[0][:300] if said else ""
-    return {"killed": victim, "others_ended_after_s": round(seconds, 1), "messages": messages}
+    told = {"process": victim, "sent": sent.name, "all_ended_after_s": round(seconds, 1), "statuses": statuses}
+    return told | {"messages": messages}
 
 
 def main() -> None:
@@ -81,16 +84,20 @@ def main() -> None:
         with start(Path(directory) / "calm", args.processes) as run:
             run.finish(LIMIT_S)
         expected = outcome(Path(directory) / "calm")
-        for victim in (0, args.processes - 2):
-            workdir = Path(directory) / f"lost-{victim}"
-            result = lose(workdir, args.processes, victim)
+        last = args.processes - 1
+        for victim, sent in ((0, signal.SIGKILL), (last, signal.SIGKILL), (last, signal.SIGTERM)):
+            workdir = Path(directory) / f"lost-{victim}-{sent.name}"
+            result = lose(workdir, args.processes, victim, sent)
             with start(workdir, args.processes) as run:
                 run.finish(LIMIT_S)
                 resumed = [line for line in run.said(0).splitlines() if "going on after" in line]
             result["resumed"] = resumed[0][:40] if resumed else "not at all"
             result["same_end"] = outcome(workdir) == expected
-            is_told = all(message for index, message in result["messages"].items() if index != victim)
-            failed |= not (result["same_end"] and is_told and result["others_ended_after_s"] < 60)
+            if sent == signal.SIGKILL:
+                is_well = all(message for index, message in result["messages"].items() if index != victim)
+            else:
+                is_well = not any(result["statuses"]) and "stopped by SIGTERM" in result["messages"][0]
+            failed |= not (result["same_end"] and is_well and result["all_ended_after_s"] < 60)
             results.append(result)
             console.print_json(data=result)
     if args.out:

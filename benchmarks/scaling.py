@@ -1,6 +1,7 @@
 """Memory, communication and weak scaling of training steps, from compiled programs and a short model.
 
-    python benchmarks/scaling.py [--models gpt2 gpt2-xl ...] [--out docs/results/scaling.json] [--markdown]
+    python benchmarks/scaling.py [--models gpt2 gpt2-xl ...] [--out docs/results/scaling.json]
+    python benchmarks/scaling.py --tables docs/results/scaling.json       the tables of docs/scaling.md
 
 Compiles the programs of one step for one device, and for four with `mesh.fsdp` and with `mesh.model`, from shapes
 alone; counts their FLOPs, bytes and collectives with all loops; and extrapolates to more devices. Speeds of
@@ -33,7 +34,7 @@ HARDWARE = {  # what is assumed, of one H200 in machines of eight
     "flops_per_s": 989e12,  # dense bfloat16 products, as its maker says
     "share_of_it": 0.4,
     "within_machine_bytes_per_s": 300e9,  # of the 450e9 each way that NVLink has
-    "between_machines_bytes_per_s": 40e9,  # of a 400 Gbit/s port for each GPU
+    "between_machines_bytes_per_s": 40e9,  # of one 400 Gbit/s port for a whole machine: with a port a GPU, eight times
     "devices_in_a_machine": 8,
     "latency_s": 20e-6,  # of each exchange in a tree
     "host_messages_s": 1e-3,  # what processes tell each other in a step
@@ -98,11 +99,59 @@ def memory(figures: dict, *, parts: int = 1) -> float:
     return 2 * figures["frozen_parameters"] / parts / 1e9 + state + max(temporary.values()) / 2
 
 
+def tables(models: dict) -> str:
+    """What the documentation shows of a result, in Markdown."""
+
+    def table(headings: list[str], rows: list[list]) -> str:
+        lines = [headings, ["---"] * len(headings), *rows]
+        return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"
+
+    sizes = [
+        [
+            name,
+            f"{each['frozen_parameters'] / 1e6:,.0f} M",
+            f"{each['adapter_parameters'] / 1e6:.1f} M",
+            f"{sum(each['tflop'].values()):,.0f}",
+            f"{each['memory_gb']['whole']:.1f}",
+            f"{each['memory_gb']['fsdp over 4']:.1f}",
+        ]
+        for name, each in models.items()
+    ]
+    traffic = [
+        [
+            name,
+            f"{4 * each['adapter_parameters'] / 1e9:.2f}",
+            *(
+                f"{sum(each[kind].values()) / 2:,.0f}" if kind in each else "(heads do not divide)"
+                for kind in ("model_parallel_exchanged_gb", "fsdp_gathered_gb")
+            ),
+            f"{each['fsdp_gathered_gb']['sample'] / 2:,.0f}",
+        ]
+        for name, each in models.items()
+    ]
+    scaling = [
+        [name, f"{each['devices']['1']['compute_s']:.2f}"]
+        + [f"{each['devices'][str(count)]['weak_scaling']:.1%}" for count in DEVICES[1:]]
+        for name, each in models.items()
+    ]
+    return "\n".join(
+        [
+            table(["model", "frozen", "adapter", "TFLOP", "GB", "GB, fsdp over 4"], sizes),
+            table(["model", "gradient", "mesh.model = 4", "fsdp over 4", "of it, sampling"], traffic),
+            table(["model", "step, s", *map(str, DEVICES[1:])], scaling),
+        ]
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--tables", type=Path, help="print the tables of a result, and do nothing else")
     args = parser.parse_args()
+    if args.tables:
+        print(tables(json.loads(args.tables.read_text())["models"]))
+        return
     console, results = Console(soft_wrap=True), {}
     for name in args.models:
         figures = measure(MODELS[name])

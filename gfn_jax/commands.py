@@ -9,7 +9,9 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from gfn_jax.config import Config, known_keys, nearest_key, parse_config
-from gfn_jax.errors import ElsewhereError, LostProcessError, TrainingError, UserError
+from gfn_jax.errors import ElsewhereError, TrainingError, UserError
+
+_is_one_of_several = False
 
 
 def run(main: Callable[[], None]) -> None:
@@ -36,13 +38,15 @@ def run(main: Callable[[], None]) -> None:
             main()
         except UserError as error:
             _stop(str(error))
-        except ElsewhereError:
-            sys.exit(2)  # the other process says what is wrong
-        except LostProcessError as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-            os._exit(1)  # at a common end this process would wait for the lost one
+        except ElsewhereError as error:
+            _leave(error.status)
         except TrainingError as error:
             _stop(str(error), status=1)
+        except Exception:
+            if not _is_one_of_several:
+                raise
+            traceback.print_exc()
+            _leave(1)
 
     app.run(guarded, flags_parser=parse)
 
@@ -72,4 +76,21 @@ def _one_line(error: Exception, argv: Sequence[str]) -> str:
 
 def _stop(message: str, status: int = 2) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
+    _leave(status)
+
+
+def end_alone() -> None:
+    """Says that this is one of several processes, which an error in one of them ends at once.
+
+    At Python's own end it would first wait for the others, and they for it.
+    """
+    global _is_one_of_several
+    _is_one_of_several = True
+
+
+def _leave(status: int) -> NoReturn:
+    if _is_one_of_several:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
     sys.exit(status)

@@ -9,7 +9,11 @@ class UserError(ValueError):
 
 
 class ElsewhereError(RuntimeError):
-    """Another process of the same run met a `UserError`, and says so itself."""
+    """Another process of the same run says what is wrong; this one ends with the same `status`, and without a word."""
+
+    def __init__(self, message: str, status: int = 2):
+        super().__init__(message)
+        self.status = status
 
 
 class TrainingError(RuntimeError):

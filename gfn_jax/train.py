@@ -6,6 +6,7 @@ One process uses all of its machine's devices. Several, on one machine or on man
 same flags and a workdir that all of them see: by launch/, or each with --coordinator, --processes and --process_id.
 """
 
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -24,6 +25,9 @@ _DISTRIBUTED = flags.DEFINE_enum(
     "whether this is one of several processes: auto is on with --coordinator, and where Slurm or Open MPI started "
     "several; on also finds the others on TPU pods and, with the package kubernetes, in Kubernetes",
 )
+_STATUS_IF_STOPPED = flags.DEFINE_integer(
+    "status_if_stopped", 0, "the exit status where a signal stopped the run, which was saved, before its last step"
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory, made if it is not there", required=True)
 
 
@@ -33,10 +37,13 @@ def main() -> None:
     from gfn_jax.runtime import distributed
     from gfn_jax.training import train
 
-    distributed.initialize(_DISTRIBUTED.value, _COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
+    if distributed.initialize(_DISTRIBUTED.value, _COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value):
+        commands.end_alone()
     with distributed.in_agreement():
         config = commands.read_config_flag(_CONFIG)
-    train(config, Path(_WORKDIR.value), Console())
+    is_done = train(config, Path(_WORKDIR.value), Console())
+    if not is_done:
+        sys.exit(_STATUS_IF_STOPPED.value)
 
 
 if __name__ == "__main__":

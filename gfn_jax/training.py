@@ -1,6 +1,7 @@
 """The training loop."""
 
 import contextlib
+import secrets
 from pathlib import Path
 
 import jax
@@ -18,54 +19,70 @@ from gfn_jax.replay.entry import NOTHING, UnreadableError
 from gfn_jax.runtime import distributed
 from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
 from gfn_jax.runtime.interruption import Interruption
-from gfn_jax.runtime.run_directory import check_data, check_ownership, claimed, namespace, read_run_id
+from gfn_jax.runtime.run_directory import check_data, check_ownership, check_visible, claimed, namespace, read_run_id
 from gfn_jax.runtime.startup import configure_jax
 from gfn_jax.runtime.tracking import Tracker, check_login
 from gfn_jax.seeding import sow
 
 
-def train(config: Config, workdir: Path, console: Console) -> None:
+def train(config: Config, workdir: Path, console: Console) -> bool:
     """Trains in a new directory, or goes on where the last checkpoint of `workdir` ended.
 
     Nothing is written before everything that the configuration names was read and found good, in
-    all processes of the run; the main one alone writes, but for the checkpoints.
+    all processes of the run; the main one alone writes, but for the checkpoints. False where a signal
+    stopped the run before its last step.
     """
     configure_jax(config.model.dtype)
+    console = console if distributed.is_main() else Console(quiet=True)
+    try:
+        with contextlib.ExitStack() as stack:
+            is_done = _prepare_and_train(config, workdir, console, stack)
+        distributed.gather(None)  # the others wait for what the main process does last
+    except (UserError, TrainingError):
+        raise
+    except Exception as error:
+        if distributed.is_loss(error):
+            raise distributed.lost_process(error, f"what is saved is in {workdir}") from error
+        raise
+    return is_done
+
+
+def _prepare_and_train(config: Config, workdir: Path, console: Console, stack: contextlib.ExitStack) -> bool:
     is_main = distributed.is_main()
-    console = console if is_main else Console(quiet=True)
-    with contextlib.ExitStack() as stack:
-        with distributed.in_agreement():
-            distributed.check_same(config.model_dump_json(), "was started with another configuration")
-            check_ownership(workdir, config)
+    with distributed.in_agreement():
+        distributed.check_same({"configuration": config.model_dump_json()})
+        check_ownership(workdir, config)
+        if is_main:
             check_login(config)
-            examples = Examples.load(config)
-            data_hash = examples.sha256()
-            check_data(workdir, data_hash)
-            run_id = read_run_id(workdir)
-        name = distributed.of_main(namespace(workdir, run_id))
-        with distributed.in_agreement():
-            buffer = make_buffer(config, name)
-            experiment = stack.enter_context(build(config))
-            experiment.check_examples([*examples.train, *examples.validation])
-        counts = f"{len(examples.train)} training and {len(examples.validation)} validation examples"
-        console.print(f"{counts}; compiling ...")
-        with distributed.in_agreement():
-            if is_main:
-                stack.enter_context(claimed(workdir, config, data_hash, run_id))
-                stack.enter_context(contextlib.closing(buffer))
-        keep, keep_best = config.train.keep_checkpoints, config.train.keep_best
-        checkpoints = stack.enter_context(
-            Checkpoints(workdir / "checkpoints", experiment.frozen_sha256, keep=keep, keep_best=keep_best)
-        )
-        try:
-            _train(workdir, console, examples, experiment, buffer, checkpoints)
-        except TrainingError as error:
-            checkpoints.settle()
-            raise TrainingError(f"{error}; {checkpoints.latest}") from error
-        except Exception as error:
-            if not distributed.is_loss(error):
-                raise
-            raise distributed.lost_process(checkpoints.latest) from error
+        examples = Examples.load(config)
+        data_hash = examples.sha256()
+        check_data(workdir, data_hash)
+    run_id = distributed.of_main(read_run_id(workdir))
+    name = distributed.of_main(namespace(workdir, run_id))
+    with distributed.in_agreement():
+        distributed.check_same({"content in its data files": data_hash})
+        buffer = make_buffer(config, name)
+        experiment = stack.enter_context(build(config))
+        experiment.check_examples([*examples.train, *examples.validation])
+    with distributed.in_agreement():
+        distributed.check_same({"content in the model's directory": experiment.frozen_sha256})
+    counts = f"{len(examples.train)} training and {len(examples.validation)} validation examples"
+    console.print(f"{counts}; compiling ...")
+    with distributed.in_agreement():
+        if is_main:
+            stack.enter_context(claimed(workdir, config, data_hash, run_id))
+            stack.enter_context(contextlib.closing(buffer))
+    with distributed.in_agreement():
+        check_visible(workdir, run_id)
+    keep, keep_best = config.train.keep_checkpoints, config.train.keep_best
+    checkpoints = stack.enter_context(
+        Checkpoints(workdir / "checkpoints", experiment.frozen_sha256, keep=keep, keep_best=keep_best)
+    )
+    try:
+        return _train(workdir, console, examples, experiment, buffer, checkpoints)
+    except TrainingError as error:
+        checkpoints.settle()
+        raise TrainingError(f"{error}; {checkpoints.latest}") from error
 
 
 def _train(
@@ -75,12 +92,13 @@ def _train(
     experiment: Experiment,
     buffer: ReplayBuffer,
     checkpoints: Checkpoints,
-) -> None:
+) -> bool:
     config, stopwatch = experiment.config, experiment.stopwatch
     functions, frozen = experiment.functions, experiment.frozen
     experience = Experience(experiment, buffer)
     fresh = experiment.beginning()
-    restored, faults = checkpoints.restore_latest(fresh)
+    with distributed.in_agreement():
+        restored, faults = checkpoints.restore_latest(fresh)
     for step, fault in faults.items():
         place = checkpoints.set_aside(step)
         console.print(f"checkpoint {step} is damaged ({fault}); it was moved to {place}", soft_wrap=True)
@@ -91,9 +109,10 @@ def _train(
     seeds = _fill(buffer, begin, workdir)
     validation = Validation(experiment, examples.validation)
     before = after = validation.measure(experiment.adapter)
-    if config.train.keep_best and config.train.keep_best not in before.summary():
-        names = ", ".join(before.summary())
-        raise UserError(f"train.keep_best: validation has no figure {config.train.keep_best!r}; it has {names}")
+    with distributed.in_agreement():
+        if config.train.keep_best and config.train.keep_best not in before.summary():
+            names = ", ".join(before.summary())
+            raise UserError(f"train.keep_best: validation has no figure {config.train.keep_best!r}; it has {names}")
 
     with Tracker(config, workdir, start if restored else None, console) as tracker, Interruption() as interruption:
         if not restored:
@@ -129,10 +148,11 @@ def _train(
                 checkpoints.save(Snapshot(state, pipeline.waiting, replay, seeds), figures)
             if wish:
                 console.print(f"stopped by {wish} after step {step + 1}; the same command goes on")
-                return
+                return False
         if start >= last:
             after = validation.measure(state.adapter)
     console.print(before_and_after(before, after))
+    return True
 
 
 def _fill(buffer: ReplayBuffer, begin: Snapshot, workdir: Path) -> tuple[str, ...]:
@@ -147,4 +167,12 @@ def _fill(buffer: ReplayBuffer, begin: Snapshot, workdir: Path) -> tuple[str, ..
                     f"the replay buffer of the checkpoint of step {begin.step} cannot be read: {error}"
                 ) from error
             seeds = sow(buffer, workdir, begin.seeds)
+    mark = secrets.token_hex()
+    mark = distributed.of_main(mark if distributed.is_main() and buffer.leave(mark) else "")
+    with distributed.in_agreement():
+        if mark and not buffer.finds(mark):
+            raise UserError(
+                f"replay.url: process {jax.process_index()} finds another Redis server there than process 0; "
+                "on several machines it must not be `localhost`"
+            )
     return tuple(distributed.of_main(seeds))

@@ -18,28 +18,36 @@ TEXT
 }
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-given=("$@")
-processes=1 attempts=3 background="" dry_run="" workdir="" training=()
-while [[ $# -gt 0 ]]; do
-    case "$1" in
-        --help | -h) usage && exit ;;
-        --processes=* | --attempts=* | --workdir=*)
-            name="${1%%=*}" value="${1#*=}"
-            shift
-            set -- "$name" "$value" "$@"
-            ;;
-        --processes) processes="$2" && shift 2 ;;
-        --attempts) attempts="$2" && shift 2 ;;
-        --background) background=yes && shift ;;
-        --dry-run) dry_run=yes && shift ;;
-        --workdir) workdir="$2" && training+=("--workdir=$2") && shift 2 ;;
-        *) training+=("$1") && shift ;;
-    esac
-done
 fail() {
     echo "error: $1" >&2
     exit 2
 }
+given=("$@")
+processes=1 attempts=3 background="" dry_run="" workdir="" config=() training=()
+while [[ $# -gt 0 ]]; do
+    case "$1" in
+        --help | -h) usage && exit ;;
+        --processes=* | --attempts=* | --workdir=* | --config=*)
+            name="${1%%=*}" value="${1#*=}"
+            shift
+            set -- "$name" "$value" "$@"
+            ;;
+        --processes | --attempts | --workdir | --config)
+            [[ $# -ge 2 ]] || fail "$1 wants a value"
+            case "$1" in
+                --processes) processes="$2" ;;
+                --attempts) attempts="$2" ;;
+                --workdir) workdir="${2%/}" && training+=("--workdir=$workdir") ;;
+                --config) config+=("--config=$2") ;;
+            esac
+            shift 2
+            ;;
+        --background) background=yes && shift ;;
+        --dry-run) dry_run=yes && shift ;;
+        --config.*=*) config+=("$1") && shift ;;
+        *) training+=("$1") && shift ;;
+    esac
+done
 [[ -n "$workdir" ]] || fail "--workdir is missing; --help says more"
 [[ "$processes" =~ ^[1-9][0-9]*$ ]] || fail "--processes $processes is no number of processes"
 [[ "$attempts" =~ ^[1-9][0-9]*$ ]] || fail "--attempts $attempts is no number of starts"
@@ -50,41 +58,50 @@ if [[ -n "$background" ]]; then
     again=()
     for argument in "${given[@]}"; do [[ "$argument" == --background ]] || again+=("$argument"); done
     mkdir -p "$(dirname "$workdir")"
-    nohup bash launch/local.sh "${again[@]}" >>"$workdir.log" 2>&1 &
+    exec 4>>"$workdir.log"
+    nohup bash launch/local.sh "${again[@]}" >&4 2>&4 &
     echo "process $! writes to $workdir.log; kill $! saves and stops"
     exit
 fi
 
-config=()
-for argument in "${training[@]}"; do [[ "$argument" == --workdir=* ]] || config+=("$argument"); done
 wanted="$("$python" -m launch.wanted "${config[@]}")"
+training=("${config[@]}" "${training[@]}")
 export TOKENIZERS_PARALLELISM=false
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-if grep -q "^judge" <<<"$wanted"; then
+read -r _ judge < <(grep "^judge" <<<"$wanted") || true
+if [[ -n "$judge" ]]; then
     export XLA_PYTHON_CLIENT_MEM_FRACTION="${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.7}"
+    [[ "$processes" == 1 || "$judge" == cuda || "$judge" == cuda:0 ]] ||
+        fail "reward.nli.device=$judge: each of several processes sees one GPU, which it calls cuda:0"
 fi
+
+redis_pid="" pids=() stopping=""
+stop_redis() {
+    if [[ -n "$redis_pid" ]]; then kill "$redis_pid" 2>/dev/null || true; fi
+}
+stop() {
+    stopping=yes
+    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+}
+trap stop_redis EXIT
+trap stop TERM INT
+
 run() {
     if [[ -n "$dry_run" ]]; then
-        echo "$*"
-    else
+        printf '%q ' "$@" && echo
+    elif [[ -z "$stopping" ]]; then
         "$@" &
         pids+=("$!")
     fi
 }
-
-redis_pid=""
-stop_redis() {
-    if [[ -n "$redis_pid" ]]; then kill "$redis_pid" 2>/dev/null || true; fi
-}
-trap stop_redis EXIT
 if read -r _ host port < <(grep "^redis" <<<"$wanted"); then
     server=(redis-server --bind "$host" --port "$port" --save "" --appendonly no)
     if [[ -n "$dry_run" ]]; then
-        echo "${server[*]}"
+        run "${server[@]}"
     else
         command -v redis-server >/dev/null ||
             fail "no Redis answers at $host:$port and redis-server is not installed; or choose --config.replay.backend=memory"
-        "${server[@]}" >/dev/null &
+        setsid "${server[@]}" >/dev/null & # a terminal's Ctrl-C is for the training, which still needs it to save
         redis_pid=$!
         for _ in {1..100}; do
             if (exec 3<>"/dev/tcp/$host/$port") 2>/dev/null; then break; fi
@@ -94,39 +111,51 @@ if read -r _ host port < <(grep "^redis" <<<"$wanted"); then
     fi
 fi
 
-stopping=""
-stop() {
-    stopping=yes
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-}
-trap stop TERM INT
-await() { # until a process has ended, whatever signals come meanwhile
-    local status=0
-    while kill -0 "$1" 2>/dev/null; do
-        status=0
-        wait "$1" || status=$?
+# Waits for all processes; where one fails, the others have a minute to end. Sets `worst`, where wrong input counts most.
+wait_for_all() {
+    local pid status left patience=120
+    local -A ended=()
+    worst=0
+    while true; do
+        left=0
+        for pid in "${pids[@]}"; do
+            if [[ -n "${ended[$pid]:-}" ]]; then continue; fi
+            if kill -0 "$pid" 2>/dev/null; then
+                left=$((left + 1))
+                continue
+            fi
+            status=0
+            wait "$pid" || status=$?
+            ended[$pid]=yes
+            if [[ "$status" != 0 && ("$worst" == 0 || "$status" == 2) ]]; then worst="$status"; fi
+        done
+        if [[ "$left" == 0 ]]; then return; fi
+        if [[ "$worst" != 0 ]]; then
+            patience=$((patience - 1))
+            if [[ "$patience" == 0 ]]; then
+                for pid in "${pids[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done
+            fi
+        fi
+        sleep 0.5 &
+        wait "$!" || true
     done
-    wait "$1" 2>/dev/null || status=$?
-    return "$status"
 }
+IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES:-}"
 for ((attempt = 1; attempt <= attempts; attempt++)); do
-    pids=()
+    pids=() worst=0
     if [[ "$processes" == 1 ]]; then
         run "$python" -m gfn_jax.train "${training[@]}"
     else
         port="$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
         joined=(--coordinator="127.0.0.1:$port" --processes="$processes")
         for ((index = 0; index < processes; index++)); do
-            run env CUDA_VISIBLE_DEVICES="$index" "$python" -m gfn_jax.train "${training[@]}" "${joined[@]}" --process_id="$index"
+            gpu="${gpus[index]:-$index}"
+            run env CUDA_VISIBLE_DEVICES="$gpu" "$python" -m gfn_jax.train "${training[@]}" "${joined[@]}" --process_id="$index"
         done
     fi
     [[ -z "$dry_run" ]] || exit 0
-    worst=0
-    for pid in "${pids[@]}"; do
-        status=0
-        await "$pid" || status=$?
-        if [[ "$status" != 0 && ("$worst" == 0 || "$status" == 2) ]]; then worst="$status"; fi
-    done
+    if [[ -n "$stopping" ]]; then stop; fi
+    wait_for_all
     if [[ "$worst" == 0 || "$worst" == 2 || -n "$stopping" ]]; then break; fi
     echo "start $attempt of $attempts ended with status $worst" >&2
 done

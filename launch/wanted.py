@@ -2,7 +2,7 @@
 
 python -m launch.wanted --config configs/NAME.py [--config.key=value ...]
 
-    redis HOST PORT   a Redis server here, where none answers yet
+    redis HOST PORT   a Redis server here, without a password, where none answers yet
     judge DEVICE      a GPU for the NLI model, which JAX must leave some memory of
 """
 
@@ -19,8 +19,9 @@ _HERE = ("localhost", "127.0.0.1", "::1")
 
 def main() -> None:
     config = commands.read_config_flag(_CONFIG)
-    if config.replay.backend == "redis" and config.replay.fraction:
-        address = urlsplit(config.replay.url)
+    replay = config.replay
+    if replay.backend == "redis" and replay.fraction and not replay.password_variable:
+        address = urlsplit(replay.url)
         host, port = address.hostname or "", address.port or 6379
         if address.scheme == "redis" and host in _HERE and not _answers(host, port):
             print(f"redis {host} {port}")

@@ -55,14 +55,20 @@ def test_a_run_goes_on_in_two_processes_with_the_same_figures(halfway, tmp_path)
     assert "going on after step 4" in again
 
 
-def test_what_is_wrong_is_said_once_and_ends_all_processes(tmp_path):
-    command = ["-m", "gfn_jax.train", f"--config={config_file(short_config(), tmp_path)}"]
-    with Run([*command, f"--workdir={tmp_path / 'run'}"], processes=2, devices=2, log=tmp_path / "run.log") as started:
+@pytest.mark.parametrize(
+    ("settings", "of_last", "speaker", "message"),
+    [
+        ({}, [], 0, "the mesh 1 x 1 (data x model) cannot be shared by 2 processes: mesh.data, here 1, is split over"),
+        (SPREAD, ["--config.seed=7"], 1, "process 1 has another configuration than process 0"),
+    ],
+)
+def test_what_is_wrong_is_said_once_and_ends_all_processes(tmp_path, settings, of_last, speaker, message):
+    command = ["-m", "gfn_jax.train", f"--config={config_file(short_config(**settings), tmp_path)}"]
+    command.append(f"--workdir={tmp_path / 'run'}")
+    with Run(command, processes=2, devices=2, log=tmp_path / "run.log", of_last=of_last) as started:
         assert started.wait(120) == [2, 2]
         said = [[line for line in started.said(index).splitlines() if "error" in line] for index in range(2)]
-    assert said[0] == [
-        "error: the mesh 1 x 1 (data x model) cannot be shared by 2 processes: mesh.data, here 1, is split over them, "
-        "and mesh.model stays within one"
-    ]
-    assert not said[1]
+    [line] = said[speaker]
+    assert line.startswith(f"error: {message}")
+    assert not said[1 - speaker]
     assert not (tmp_path / "run").exists()

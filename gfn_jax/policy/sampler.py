@@ -78,7 +78,7 @@ def _likeliest(logits: jax.Array, is_enough: Callable[[jax.Array], jax.Array]) -
     leaves a vocabulary that is split over devices where it is.
     """
     bits = jnp.finfo(logits.dtype).bits
-    pattern = jax.lax.bitcast_convert_type(logits, f"int{bits}")
+    pattern = jax.lax.bitcast_convert_type(logits + 0.0, f"int{bits}")  # there is one zero
     order = jnp.where(pattern < 0, pattern ^ jnp.iinfo(pattern.dtype).max, pattern)  # as the numbers are ordered
 
     def halve(_, edges):

@@ -50,6 +50,14 @@ class ReplayBuffer(abc.ABC):
     def troubles(self) -> Troubles:
         return Troubles()
 
+    def leave(self, mark: str) -> bool:
+        """Leaves a mark where other processes' views of the buffer should find it; whether that was possible."""
+        return False
+
+    def finds(self, mark: str) -> bool:
+        """Whether another process's mark is here, as far as can be seen."""
+        return True
+
     def close(self) -> None:
         """Gives back what the buffer holds elsewhere, after its last snapshot."""
 

@@ -121,7 +121,7 @@ class RedisReplay(ReplayBuffer):
     def __init__(self, client: redis.Redis, namespace: str, admission: Admission):
         self._client, self._admission = client, admission
         self._prefix = f"gfn_jax:{{{namespace}}}:"  # braces keep a namespace on one node of a cluster
-        self._index, self._total = f"{self._prefix}prompts", f"{self._prefix}size"
+        self._index, self._total, self._mark = (f"{self._prefix}{name}" for name in ("prompts", "size", "mark"))
         self._copy = MemoryReplay(admission)
         self._versions: dict[str, bytes] = {}
         self._scores: dict[str, dict[str, float]] = {}  # of each prompt, the entries in the server by their keys
@@ -162,6 +162,16 @@ class RedisReplay(ReplayBuffer):
         if self._is_cleared and not self._changed:
             self._reading.attempt(lambda: held.append(int(self._client.get(self._total) or 0)))  # pyright: ignore[reportArgumentType]
         return held[-1]
+
+    def leave(self, mark: str) -> bool:
+        done = []
+        self._writing.attempt(lambda: done.append(self._client.set(self._mark, mark)))
+        return bool(done)
+
+    def finds(self, mark: str) -> bool:
+        found = [mark.encode()]
+        self._reading.attempt(lambda: found.append(self._client.get(self._mark)))  # pyright: ignore[reportArgumentType]
+        return found[-1] == mark.encode()
 
     @property
     def troubles(self) -> Troubles:

@@ -87,7 +87,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
         except Exception as failure:
             if error is None and distributed.is_loss(failure):
-                raise distributed.lost_process(self.latest) from failure
+                raise distributed.lost_process(failure, self.latest) from failure
             if error is None:
                 raise TrainingError(f"{self._failure(failure)}; {self.latest}") from failure
         finally:
@@ -100,13 +100,18 @@ class Checkpoints:
         frozen weights, or none can be read.
         """
         faults: dict[int, str] = {}
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in distributed.of_main(sorted(self._manager.all_steps(), reverse=True)):
+            snapshot, fault = None, None
             try:
-                return self._restore(step, like), faults
+                snapshot = self._restore(step, like)
             except UserError:
                 raise
             except Exception as error:  # a damaged file fails in as many ways as there are bytes
-                faults[step] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                fault = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            fault = next(filter(None, distributed.gather(fault)), None)  # taken by all processes, or by none
+            if fault is None:
+                return snapshot, faults
+            faults[step] = fault
         if faults:
             step, fault = next(iter(faults.items()))
             raise UserError(
@@ -139,10 +144,11 @@ class Checkpoints:
 
     def save(self, snapshot: Snapshot, figures: Mapping[str, float] | None = None) -> None:
         """Begins to save; `figures` are of a validation of this very state, if there was one."""
+        waiting = distributed.fetch(snapshot.waiting)  # whole: then every process reads all that there is
         about = {
             "format": FORMAT,
             "frozen_sha256": self._frozen_sha256,
-            "digest": _digest(snapshot),
+            "digest": _digest(snapshot.state, waiting, snapshot.replay),
             "seeds": snapshot.seeds,
         }
         finite = {name: value for name, value in (figures or {}).items() if math.isfinite(value)}
@@ -150,7 +156,7 @@ class Checkpoints:
             self._manager.save(
                 snapshot.step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave((snapshot.state, snapshot.waiting)),
+                    state=ocp.args.StandardSave((snapshot.state, waiting)),
                     replay=ocp.args.StandardSave({"bytes": snapshot.replay}),
                     about=ocp.args.JsonSave(about),
                 ),
@@ -179,24 +185,30 @@ class Checkpoints:
                 f"{where} was trained on other frozen weights than model.name_or_path holds now; "
                 "choose another --workdir, or restore the model"
             )
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, (like.state, like.waiting))
+        abstract = (
+            jax.tree.map(ocp.utils.to_shape_dtype_struct, like.state),
+            jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like.waiting),
+        )
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), replay=ocp.args.StandardRestore()),
         )
-        state, waiting = restored["state"]
-        snapshot = Snapshot(state, waiting, np.asarray(restored["replay"]["bytes"]), tuple(about["seeds"]))
-        if _digest(snapshot) != about["digest"]:
+        (state, waiting), replay = restored["state"], np.asarray(restored["replay"]["bytes"])
+        if _digest(state, waiting, replay) != about["digest"]:
             raise ValueError("its content is not what was saved")
-        return snapshot
+
+        def place(whole: np.ndarray, where: jax.Array) -> jax.Array:
+            return jax.make_array_from_callback(whole.shape, where.sharding, lambda index: whole[index])
+
+        return Snapshot(state, jax.tree.map(place, waiting, like.waiting), replay, tuple(about["seeds"]))
 
     def _failure(self, error: Exception) -> TrainingError:
         return TrainingError(f"{self._directory} cannot be written ({' '.join(str(error).split())[:200]})")
 
 
-def _digest(snapshot: Snapshot) -> str:
+def _digest(state: TrainState, waiting: tuple[Trajectories, ...], replay: np.ndarray) -> str:
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(distributed.fetch((snapshot.state, snapshot.waiting))):
+    for leaf in jax.tree.leaves((jax.device_get(state), waiting)):
         digest.update(np.ascontiguousarray(leaf).tobytes())
-    digest.update(snapshot.replay.tobytes())
+    digest.update(replay.tobytes())
     return digest.hexdigest()

@@ -10,54 +10,60 @@ import msgpack
 import numpy as np
 from jax.experimental import multihost_utils
 
-from gfn_jax.errors import ElsewhereError, LostProcessError, UserError
+from gfn_jax.errors import ElsewhereError, LostProcessError, TrainingError, UserError
 
 HEARTBEAT_S = 30
 """A process that was silent for so long counts as dead, and ends the others."""
 
-_SIGNS_OF_LOSS = ("Gloo", "closed by peer", "NCCL", "heartbeat", "coordination service", "CoordinationService")
+_JOINING_S = 300  # in which all processes must have begun
 _SHORT = 1 << 10  # bytes that a message has room for in the first round
 _HEADER = 8  # bytes that hold its length
-
-_LAUNCHED: tuple[Mapping[str, str], ...] = (  # what a launcher of several processes sets: how many, and which of them
-    {"count": "SLURM_NTASKS", "index": "SLURM_PROCID", "step": "SLURM_STEP_NODELIST"},
-    {"count": "OMPI_COMM_WORLD_SIZE", "index": "OMPI_COMM_WORLD_RANK"},
-)
+_SIGNS_OF_LOSS = ("Gloo", "closed by peer", "NCCL", "heartbeat", "coordination service", "CoordinationService")
 
 
-def initialize(mode: str, coordinator: str | None, processes: int | None, process_id: int | None) -> None:
-    """Joins the processes of a run; to be called before anything else asks for a device.
+def initialize(mode: str, coordinator: str | None, processes: int | None, process_id: int | None) -> bool:
+    """Joins the processes of a run, before anything asks for a device; whether this is one of several.
 
-    `mode` is auto, on or off. With "auto" they are joined where `coordinator`, `processes` or
-    `process_id` is given, or where Slurm or Open MPI started several; with "on" they are in any case, and
-    JAX finds out what is not given. Raises `UserError` where they cannot be.
+    `mode` is auto, on or off. With "auto" they are joined where `coordinator`, `processes` and
+    `process_id` are given, or where Slurm or Open MPI started several; with "on" they are in any case, and
+    JAX finds out what is not given. Raises `UserError` for flags that do not go together, and
+    `TrainingError` where the others are not found.
     """
     given = {"coordinator": coordinator, "processes": processes, "process_id": process_id}
     is_given = any(value is not None for value in given.values())
-    if mode == "off" or (mode == "auto" and not is_given and not _is_one_of_several()):
-        return
+    if is_given and mode == "off":
+        raise UserError("--distributed=off, and yet --coordinator, --processes or --process_id is given")
     missing = [f"--{name}" for name, value in given.items() if value is None]
     if is_given and missing:
         raise UserError(f"--coordinator, --processes and --process_id go together; {' and '.join(missing)} is missing")
+    by_slurm, by_mpi = _is_slurm_task(), int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1
+    if mode == "off" or not (mode == "on" or is_given or by_slurm or by_mpi):
+        return False
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.config.update("jax_enable_preemption_service", False)  # signals are ours
+    # Open MPI's later versions do not say where process 0 is; mpi4py knows.
+    is_silent = by_mpi and not is_given and not by_slurm and "OMPI_MCA_orte_hnp_uri" not in os.environ
     try:
         jax.distributed.initialize(
             coordinator,
             processes,
             process_id,
-            initialization_timeout=300,
+            cluster_detection_method="mpi4py" if is_silent else None,
+            initialization_timeout=_JOINING_S,
             heartbeat_timeout_seconds=HEARTBEAT_S,
-            shutdown_timeout_seconds=HEARTBEAT_S,
         )
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"the processes of this run do not find each other: {' '.join(str(error).split())}") from error
+    except (ValueError, TypeError) as error:
+        raise UserError(f"the processes of this run cannot be joined: {error}") from error
+    except RuntimeError as error:
+        raise TrainingError(
+            f"the processes of this run did not find each other: {' '.join(str(error).split())[:300]}"
+        ) from error
+    return True
 
 
-def _is_one_of_several() -> bool:
-    for names in _LAUNCHED:
-        if all(name in os.environ for name in names.values()) and int(os.environ[names["count"]]) > 1:
-            return True
-    return False
+def _is_slurm_task() -> bool:
+    """Whether Slurm started this as one of several tasks: not so in a batch script itself."""
+    return {"SLURM_PROCID", "SLURM_STEP_NODELIST"} <= os.environ.keys() and int(os.environ.get("SLURM_NTASKS", 1)) > 1
 
 
 def is_main() -> bool:
@@ -91,10 +97,11 @@ def of_main(value: Any) -> Any:
     return gather(value if is_main() else None)[0]
 
 
-def check_same(value: str, difference: str) -> None:
-    """Raises `UserError`, in a process whose value is not the main one's, with words for the `difference`."""
-    if value != of_main(value):
-        raise UserError(f"process {jax.process_index()} {difference} than process 0")
+def check_same(values: Mapping[str, Any]) -> None:
+    """Raises `UserError`, in a process where one of these is not what it is in the main one, by its name."""
+    mains = of_main(dict(values))
+    if differing := [name for name, value in values.items() if value != mains[name]]:
+        raise UserError(f"process {jax.process_index()} has another {' and another '.join(differing)} than process 0")
 
 
 @contextlib.contextmanager
@@ -123,11 +130,11 @@ def is_loss(error: Exception) -> bool:
     return jax.process_count() > 1 and any(sign in str(error) for sign in _SIGNS_OF_LOSS)
 
 
-def lost_process(progress: str) -> LostProcessError:
-    """The error to end with after such a loss; `progress` says what the run can go on from."""
+def lost_process(error: Exception, progress: str) -> LostProcessError:
+    """What to end with after such an `error`; `progress` says what the run can go on from."""
     return LostProcessError(
-        f"process {jax.process_index()} of {jax.process_count()}: another process of this run has ended; "
-        f"the same command, in all processes, goes on; {progress}"
+        f"process {jax.process_index()} of {jax.process_count()}: another process of this run has ended "
+        f"({' '.join(str(error).split())[:120]}); the same command, in all processes, goes on; {progress}"
     )
 
 

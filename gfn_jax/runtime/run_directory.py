@@ -7,6 +7,8 @@ import json
 import math
 import os
 import re
+import socket
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from typing import Any
 from gfn_jax.config import Config, differing_keys, read_run_config
 from gfn_jax.errors import TrainingError, UserError
 
+_VISIBLE_WITHIN_S = 60.0  # by then a network's file system shows elsewhere what was written
 _FIRST_FILES = ("lock", "run_id", "run_id.new", "data.sha256", "data.sha256.new", "config.json.new")
 """What a run that was killed while it began may leave behind."""
 
@@ -38,6 +41,18 @@ def read_run_id(workdir: Path) -> str:
     """The name that the run in the directory has for ever, or a new one."""
     file = workdir / "run_id"
     return file.read_text().strip() if file.exists() else uuid.uuid4().hex
+
+
+def check_visible(workdir: Path, run_id: str) -> None:
+    """Raises `UserError` where the directory does not become the run's that another process made of it."""
+    until = time.monotonic() + _VISIBLE_WITHIN_S
+    while read_run_id(workdir) != run_id:
+        if time.monotonic() > until:
+            raise UserError(
+                f"--workdir {workdir}, on {socket.gethostname()}, is not the directory that process 0 writes to: all "
+                "processes of a run must see the same one"
+            )
+        time.sleep(0.5)
 
 
 def namespace(workdir: Path, run_id: str) -> str:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gfn_jax.config import Config
-from gfn_jax.errors import UserError
+from gfn_jax.errors import ElsewhereError, TrainingError, UserError
 from gfn_jax.runtime import distributed
 from gfn_jax.runtime.faults import FaultWatch
 from gfn_jax.runtime.run_directory import JsonLines
@@ -99,7 +99,12 @@ class Tracker:
         self._pending = None
         fetched = jax.device_get(dict(arrays))
         is_skipped = bool(fetched["skipped"])
-        bad_rows = self._faults.observe(step, fetched.pop("is_bad_N"), is_skipped=is_skipped, examples=examples)
+        try:
+            bad_rows = self._faults.observe(step, fetched.pop("is_bad_N"), is_skipped=is_skipped, examples=examples)
+        except TrainingError as error:
+            if distributed.is_main():
+                raise
+            raise ElsewhereError(str(error), status=1) from error
         metrics = {name: float(value) for name, value in fetched.items()} | {"bad_rows": float(bad_rows)}
         now = time.monotonic()
         seconds, self._clock = now - self._clock, now

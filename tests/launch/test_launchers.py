@@ -1,6 +1,7 @@
 """The launchers, with an interpreter that writes down what it is asked instead of training."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -33,8 +34,8 @@ source {tmp_path}/behaviour
     return script
 
 
-def local(recorder, *flags, **options):
-    environment = os.environ | {"PYTHON": str(recorder), "CUDA_VISIBLE_DEVICES": ""}
+def local(recorder, *flags, gpus="", **options):
+    environment = os.environ | {"PYTHON": str(recorder), "CUDA_VISIBLE_DEVICES": gpus}
     environment.pop("XLA_PYTHON_CLIENT_MEM_FRACTION", None)
     command = ["bash", LAUNCH / "local.sh", "--workdir", recorder.parent / "run", *CONFIG, *flags]
     return subprocess.Popen(
@@ -73,7 +74,7 @@ def test_one_process_by_default_and_one_a_gpu_when_asked(recorder):
     process = local(recorder)
     assert process.wait(60) == 0
     [call] = calls(recorder)
-    assert call == f"||-m gfn_jax.train --workdir={recorder.parent}/run --config configs/quickstart.py"
+    assert call == f"||-m gfn_jax.train --config=configs/quickstart.py --workdir={recorder.parent}/run"
     (recorder.parent / "calls").unlink()
     assert local(recorder, "--processes=3").wait(60) == 0
     devices, joined = zip(*(call.split("||") for call in sorted(calls(recorder))), strict=True)
@@ -138,6 +139,39 @@ def test_redis_is_started_where_none_answers_and_stopped_at_the_end(recorder, mo
     wait_for(lambda: subprocess.run(["bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{port}"], stderr=-3).returncode)
 
 
+def test_the_gpus_that_were_given_are_used_and_no_others(recorder):
+    assert local(recorder, "--processes=2", gpus="4,7").wait(60) == 0
+    assert sorted(call.split("|")[0] for call in calls(recorder)) == ["4", "7"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--processes"], "--processes wants a value"),
+        (["--processes=none"], "--processes none is no number"),
+        (["--processes=2", "--config.reward.nli.device=cuda:1"], "each of several processes sees one GPU"),
+        (["--config.train.stps=3"], "unknown configuration key train.stps"),
+    ],
+)
+def test_what_is_wrong_is_one_line_before_anything_starts(recorder, flags, message):
+    process = local(recorder, *flags)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert message in said
+    assert len(said.strip().splitlines()) == 1
+    assert not calls(recorder)
+
+
+def test_where_a_process_fails_the_others_are_ended_and_all_start_again(recorder):
+    behaviour = 'if [[ "$*" == *process_id=1* ]]; then exit 137; fi\nsleep 2\n'
+    (recorder.parent / "behaviour").write_text(behaviour)
+    process = local(recorder, "--processes", "2", "--attempts", "2")
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 137
+    assert len(calls(recorder)) == 4
+    assert "start 2 of 2 ended with status 137" in said
+
+
 def test_in_the_background_everything_is_in_the_log(recorder):
     (recorder.parent / "behaviour").write_text("echo trained; exit 2\n")
     process = local(recorder, "--background")
@@ -155,7 +189,7 @@ def test_the_cluster_launchers_say_what_they_would_run():
         ["bash", LAUNCH / "slurm.sbatch", "--dry-run", *flags], capture_output=True, text=True, check=True
     )
     assert slurm.stdout.startswith("srun ")
-    assert "-m gfn_jax.train --config configs/x.py" in slurm.stdout
+    assert "-m gfn_jax.train --status_if_stopped=75 --config configs/x.py" in slurm.stdout
     pod = subprocess.run(
         ["bash", LAUNCH / "tpu_pod.sh", "--dry-run", "pod", "zone", "dir", *flags],
         capture_output=True,
@@ -163,7 +197,8 @@ def test_the_cluster_launchers_say_what_they_would_run():
         check=True,
     )
     assert "--worker all" in pod.stdout
-    assert r"--distributed=on --config configs/x.py --workdir runs/a\ b" in pod.stdout
+    remote = shlex.split(pod.stdout)[-1]
+    assert remote.endswith(r"--distributed=on --config configs/x.py --workdir runs/a\ b")
 
 
 def test_in_kubernetes_as_many_pods_are_started_as_join():

@@ -26,7 +26,7 @@ def test_what_is_wrong_in_one_process_is_raised_there():
         ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "a"}, False),
         ({"SLURM_NTASKS": "8", "SLURM_JOB_ID": "1"}, False),  # in a batch script, not in one of its tasks
         ({"SLURM_NTASKS": "8", "SLURM_PROCID": "3", "SLURM_STEP_NODELIST": "a"}, True),
-        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
     ],
 )
 def test_processes_join_where_several_were_started(monkeypatch, variables, joins):
@@ -37,11 +37,15 @@ def test_processes_join_where_several_were_started(monkeypatch, variables, joins
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    distributed.initialize("auto", None, None, None)
+    assert distributed.initialize("auto", None, None, None) == bool(joined) == joins
+    assert not distributed.initialize("off", None, None, None)
     assert bool(joined) == joins
-    distributed.initialize("off", None, None, None)
-    assert bool(joined) == joins
-    distributed.initialize("auto", "host:1", 4, 2)
+    assert distributed.initialize("auto", "host:1", 4, 2)
     assert joined[-1] == ("host:1", 4, 2)
+
+
+def test_flags_that_do_not_go_together_are_refused():
     with pytest.raises(UserError, match=r"--processes and --process_id is missing"):
         distributed.initialize("auto", "host:1", None, None)
+    with pytest.raises(UserError, match=r"--distributed=off, and yet --coordinator"):
+        distributed.initialize("off", "host:1", 2, 0)
