@@ -73,10 +73,16 @@ class Reward(abc.ABC):
         """log R [N, T] before tempering, at an optimiser step; traced."""
 
     def check(self, examples: Sequence[Any]) -> None:
-        """Raises `UserError` where there is an example that the reward can do nothing with."""
+        """Raises `UserError` where there is an example that the reward can do nothing with.
+
+        Each process is given some of the examples.
+        """
 
     def explain(self, frozen: Weights, examples: Sequence[Any], texts: Sequence[str]) -> list[dict[str, Any]]:
-        """What a person would want to read beside each example's continuation: such as the answer to a question."""
+        """What a person would want to read beside each example's continuation: such as the answer to a question.
+
+        Some processes are asked, others not: what is computed here is computed by one alone.
+        """
         return [{} for _ in texts]
 
     def close(self) -> None:
