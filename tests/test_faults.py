@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from helpers import MINIATURE, ROOT, last_snapshot, run, short_config
 from local_redis import local_redis
+from rich.console import Console
 from run_files import json_lines, without_times
 from safetensors.numpy import load_file, save_file
 
@@ -28,6 +29,7 @@ from gfn_jax.runtime.interruption import Interruption
 from gfn_jax.runtime.run_directory import JsonLines
 from gfn_jax.tasks import TASKS
 from gfn_jax.tasks.next_sentence import NextSentence
+from gfn_jax.training import train
 
 LARGE = 1e25  # finite as a reward, but not squared
 
@@ -91,7 +93,9 @@ def happens(monkeypatch):
 def test_a_signal_ends_the_run_after_its_step_and_loses_nothing(settings, uninterrupted, happens, tmp_path, number):
     handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
     happens[4] = lambda: os.kill(os.getpid(), number)  # one batch ahead: while step 3 is trained
-    assert f"stopped by {number.name} after step 3" in run(settings, tmp_path / "run")
+    console = Console(record=True, width=100)
+    assert not train(settings, tmp_path / "run", console)
+    assert f"stopped by {number.name} after step 3" in console.export_text()
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers
     assert [file.name for file in (tmp_path / "run" / "checkpoints").iterdir()].count("3") == 1
     assert "going on after step 3" in run(settings, tmp_path / "run")

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from enumerable import TinyWorld
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gfn_jax.policy import scorer
 from gfn_jax.policy.masks import mask_logits
@@ -190,6 +192,29 @@ def test_top_k_and_top_p_on_a_six_token_table(behaviour, temperature, kept):
     assert np.flatnonzero(np.isfinite(logits[0])).tolist() == kept
     expected = jax.nn.log_softmax(jnp.log(probabilities[0, jnp.array(kept)]) / temperature)
     np.testing.assert_allclose(jax.nn.log_softmax(logits[0, jnp.array(kept)]), expected, rtol=1e-4)
+
+
+def kept_by_sorting(logits, top_k, top_p):
+    """The items that a sorted list keeps, ties at its end included."""
+    if top_k:
+        logits = np.where(logits >= np.sort(logits)[-min(top_k, len(logits))], logits, -np.inf)
+    falling = np.sort(logits)[::-1].astype(np.float64)
+    p = np.exp(falling - falling[0])
+    before = (np.cumsum(p) - p) / p.sum()
+    return np.isfinite(logits) & (logits >= falling[before < top_p - 1e-6].min())
+
+
+@given(
+    st.lists(st.sampled_from([-np.inf, -31.0, -1.5, -0.0, 0.0, 0.25, 0.5, 3.0, 1e30]), min_size=1, max_size=13),
+    st.integers(0, 14),
+    st.sampled_from([0.17, 0.43, 0.71, 0.97]),
+)
+@settings(max_examples=60, deadline=None)
+def test_what_is_cut_is_what_sorting_cuts(logits, top_k, top_p):
+    row = np.array([*logits, 0.3], np.float32)
+    padded = np.pad(row, (0, 14 - len(row)), constant_values=-np.inf)
+    cut = behaviour_logits(Behaviour(top_k=top_k, top_p=top_p), jnp.asarray(padded)[None], jnp.asarray(1.0))
+    np.testing.assert_array_equal(np.isfinite(cut[0]), kept_by_sorting(padded, top_k, top_p))
 
 
 def test_the_loop_ends_with_the_last_row():
