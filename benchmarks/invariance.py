@@ -1,6 +1,6 @@
 """Does the same seed give the same run on any mesh, in any number of processes?
 
-    python benchmarks/invariance.py [--steps 20] [--quick] [--out docs/results/invariance.json]
+    python benchmarks/invariance.py [--steps 20] [--tasks TASK ...] [--out docs/results/invariance.json]
 
 Trains the miniature on virtual devices over meshes and processes joined on loopback, with both replay
 buffers and on both tasks, and compares each run with that of one device: the sampled tokens of every
@@ -92,17 +92,17 @@ def compare(ours: tuple, theirs: tuple) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--quick", action="store_true", help="next_sentence with the memory buffer in float64 alone")
+    parser.add_argument("--tasks", nargs="+", choices=list(CONFIGS), default=list(CONFIGS))
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     console, results, failed = Console(), {}, []
     cases = [
         (task, dtype, backend)
-        for task in CONFIGS
+        for task in args.tasks
         for dtype, backend in (("float64", "memory"), ("float64", "redis"), ("float32", "memory"))
     ]
     with local_redis() as server, tempfile.TemporaryDirectory(prefix="gfn_jax_invariance_") as directory:
-        for task, dtype, backend in cases[:1] if args.quick else cases:
+        for task, dtype, backend in cases:
             reference = None
             for layout in LAYOUTS:
                 name = f"{task}, {dtype}, {backend}, {layout}"
@@ -119,8 +119,9 @@ def main() -> None:
                     f"{'' if is_good else '  TOO FAR'}  ({time.perf_counter() - started:.0f} s)",
                     soft_wrap=True,
                 )
-    if args.out:
-        args.out.write_text(json.dumps({"steps": args.steps, "runs": results, **describe()}, indent=1) + "\n")
+                if args.out:
+                    written = {"steps": args.steps, "runs": results, **describe()}
+                    args.out.write_text(json.dumps(written, indent=1) + "\n")
     if failed:
         sys.exit(f"differing: {'; '.join(failed)}")
 

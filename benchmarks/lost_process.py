@@ -69,7 +69,7 @@ def lose(workdir: Path, processes: int, victim: int, sent: signal.Signals) -> di
             lines = run.said(index).splitlines()
             signs = ("error: ", "stopped by ")
             said = [line for line in lines if line.startswith(signs) or "another task died" in line]
-            messages[index] = said[0][:300] if said else ""
+            messages[index] = said[0].replace(str(workdir), "DIR")[:300] if said else ""
     told = {"process": victim, "sent": sent.name, "all_ended_after_s": round(seconds, 1), "statuses": statuses}
     return told | {"messages": messages}
 
