@@ -21,7 +21,3 @@ class TrainingError(RuntimeError):
 
     The commands print it as one line and exit with status 1.
     """
-
-
-class LostProcessError(TrainingError):
-    """Another process of the run has ended: nothing can be done together any more, not even the end."""

@@ -16,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from gfn_jax.errors import LostProcessError, TrainingError, UserError
+from gfn_jax.errors import TrainingError, UserError
 from gfn_jax.runtime import distributed
 from gfn_jax.runtime.train_step import TrainState
 from gfn_jax.types import Trajectories
@@ -81,7 +81,7 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Waits until everything is on disk; raises `TrainingError` where it cannot be, unless there is worse."""
-        if isinstance(error, LostProcessError):
+        if error is not None and distributed.is_loss(error):
             return  # saving is done together, or not at all
         try:
             self._manager.wait_until_finished()

@@ -10,7 +10,7 @@ import msgpack
 import numpy as np
 from jax.experimental import multihost_utils
 
-from gfn_jax.errors import ElsewhereError, LostProcessError, TrainingError, UserError
+from gfn_jax.errors import ElsewhereError, TrainingError, UserError
 
 HEARTBEAT_S = 30
 """A process that was silent for so long counts as dead, and ends the others."""
@@ -125,14 +125,14 @@ def in_agreement() -> Iterator[None]:
     raise ElsewhereError(f"process {first}: {failures[first]}")
 
 
-def is_loss(error: Exception) -> bool:
+def is_loss(error: BaseException) -> bool:
     """Whether this is how a computation over all processes fails where one of them has ended."""
     return jax.process_count() > 1 and any(sign in str(error) for sign in _SIGNS_OF_LOSS)
 
 
-def lost_process(error: Exception, progress: str) -> LostProcessError:
+def lost_process(error: Exception, progress: str) -> TrainingError:
     """What to end with after such an `error`; `progress` says what the run can go on from."""
-    return LostProcessError(
+    return TrainingError(
         f"process {jax.process_index()} of {jax.process_count()}: another process of this run has ended "
         f"({' '.join(str(error).split())[:120]}); the same command, in all processes, goes on; {progress}"
     )

@@ -204,6 +204,15 @@ def test_processes_that_change_a_prompt_at_once_lose_nothing(redis_replay):
     assert (first.snapshot() == second.snapshot()).all()
 
 
+def assert_alike_through(shared, memory, happens):
+    """Both are offered a word after the other, and keep the same whatever `happens` before some of these."""
+    for number, word in enumerate(WORDS):
+        happens.get(number, lambda: None)()
+        for buffer in (memory, shared):
+            buffer.offer({"a": [entry([word], -float(number))]})
+        assert same(shared.stored(["a"])[0], memory.stored(["a"])[0])
+
+
 def test_a_server_that_goes_and_comes_back_empty_changes_nothing(monkeypatch):
     monkeypatch.setattr("gfn_jax.replay.redis._FIRST_PAUSE_S", 0.0)
     monkeypatch.setattr("gfn_jax.replay.redis._LONGEST_PAUSE_S", 0.0)
@@ -211,15 +220,12 @@ def test_a_server_that_goes_and_comes_back_empty_changes_nothing(monkeypatch):
     memory = MemoryReplay(admission)
     with local_redis() as server:
         shared = RedisReplay(connect(server.url, ""), "run", admission)
-        for number, word in enumerate(WORDS):
-            if number == 2:
-                server.stop()
-            if number == 4:
-                assert shared.troubles.unshared == 1
-                server.start()
-            for buffer in (memory, shared):
-                buffer.offer({"a": [entry([word], -float(number))]})
-            assert same(shared.stored(["a"])[0], memory.stored(["a"])[0])
+
+        def come_back():
+            assert shared.troubles.unshared == 1
+            server.start()
+
+        assert_alike_through(shared, memory, {2: server.stop, 4: come_back})
         assert shared.troubles.unshared == 0
         assert same(RedisReplay(connect(server.url, ""), "run", admission).stored(["a"])[0], memory.stored(["a"])[0])
 
@@ -257,12 +263,7 @@ def test_a_server_that_refuses_is_like_one_that_is_away(fault, monkeypatch, capl
     memory = MemoryReplay(admission)
     with local_redis() as server:
         shared = RedisReplay(connect(server.url, ""), "run", admission)
-        for number, word in enumerate(WORDS):
-            if number == 1:
-                fault(server.client(), server.client().keys("*:prompt:*")[0])
-            for buffer in (memory, shared):
-                buffer.offer({"a": [entry([word], -float(number))]})
-            assert same(shared.stored(["a"])[0], memory.stored(["a"])[0])
+        assert_alike_through(shared, memory, {1: lambda: fault(server.client(), server.client().keys("*:prompt:*")[0])})
         assert shared.troubles.unshared == 1
         assert (shared.snapshot() == memory.snapshot()).all()
         shared.close()
