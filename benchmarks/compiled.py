@@ -7,7 +7,7 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
@@ -30,7 +30,7 @@ class Instruction:
 
     @property
     def bytes(self) -> int:
-        return sum(math.prod(shape) * _BYTES.get(dtype, 4) for dtype, shape in self.arrays)
+        return _size(self.arrays)
 
 
 class Program:
@@ -49,6 +49,9 @@ class Program:
                 current.append((found[1], found[2], found[3], found[4]))
         self._open_loops = open_loops
         self.instructions = list(self._run(entry, 1.0))
+        self._made = {
+            name: _arrays(made) for computation in self._computations.values() for name, made, _, _ in computation
+        }
 
     def _run(self, computation: str, times: float) -> Iterator[Instruction]:
         for name, made, operation, rest in self._computations[computation]:
@@ -64,17 +67,26 @@ class Program:
     @property
     def flops(self) -> float:
         """Of all matrix products: two for each multiplication and addition."""
-        shapes = {
-            name: _arrays(made) for computation in self._computations.values() for name, made, _, _ in computation
-        }
         total = 0.0
-        for instruction in self.instructions:
-            if instruction.operation == "dot":
-                left = shapes[re.findall(r"%([\w.\-]+)", instruction.rest)[0]][0][1]
-                found = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.rest)
-                contracted = [left[int(axis)] for axis in found[1].split(",")] if found and found[1] else []
-                total += 2 * math.prod(instruction.arrays[0][1]) * math.prod(contracted) * instruction.times
+        for instruction in self._products:
+            left = self._made[_names(instruction.rest)[0]][0][1]
+            found = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.rest)
+            contracted = [left[int(axis)] for axis in found[1].split(",")] if found and found[1] else []
+            total += 2 * math.prod(instruction.arrays[0][1]) * math.prod(contracted) * instruction.times
         return total
+
+    @property
+    def product_bytes(self) -> float:
+        """Of the operands and results of all matrix products, each counted where it is used."""
+        total = 0.0
+        for instruction in self._products:
+            operands = [array for name in _names(instruction.rest)[:2] for array in self._made[name]]
+            total += instruction.times * (instruction.bytes + _size(operands))
+        return total
+
+    @property
+    def _products(self) -> list[Instruction]:
+        return [instruction for instruction in self.instructions if instruction.operation == "dot"]
 
     @property
     def collectives(self) -> list[Instruction]:
@@ -90,6 +102,14 @@ class Program:
     def arrays_with(self, size: int) -> list[Instruction]:
         """What makes an array that has an axis of this size."""
         return [each for each in self.instructions if any(size in shape for _, shape in each.arrays)]
+
+
+def _size(arrays: Iterable[tuple[str, tuple[int, ...]]]) -> int:
+    return sum(math.prod(shape) * _BYTES.get(dtype, 4) for dtype, shape in arrays)
+
+
+def _names(operands: str) -> list[str]:
+    return re.findall(r"%([\w.\-]+)", operands)
 
 
 def _arrays(made: str) -> tuple[tuple[str, tuple[int, ...]], ...]:

@@ -1,15 +1,17 @@
-"""The programs of a training step over one mesh, compiled from shapes alone: no weights are made."""
+"""The functions of a next-sentence training step over one mesh, and their programs compiled from shapes alone."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from compiled import Program
-from jax.sharding import Sharding
+from jax.sharding import Mesh, Sharding
 
 from gfn_jax.config import Config
 from gfn_jax.models.gpt2 import GPT2Config
 from gfn_jax.models.parts import ModelStructure
-from gfn_jax.policy.masks import make_rules
+from gfn_jax.policy.masks import Rules, make_rules
 from gfn_jax.rewards.likelihood import LikelihoodReward, make_log_likelihood
 from gfn_jax.rewards.protocol import RewardContext
 from gfn_jax.rows import Rows
@@ -17,6 +19,29 @@ from gfn_jax.runtime.mesh import make_mesh, model_layout, weight_shardings
 from gfn_jax.runtime.train_step import StepFunctions
 from gfn_jax.stopwatch import Stopwatch
 from gfn_jax.types import LoRAConfig, Prompts
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What a training step calls."""
+
+    context: RewardContext
+    rules: Rules
+    reward: LikelihoodReward
+    functions: StepFunctions
+
+
+def make_step(
+    config: Config, structure: ModelStructure, mesh: Mesh, *, terminator: int = 13, banned: np.ndarray | None = None
+) -> Step:
+    """The step of a configuration whose tokenizer is not there; `banned` is a mask over the vocabulary."""
+    architecture, sampling = structure.architecture, config.sampling
+    banned = np.zeros(architecture.vocab_size, bool) if banned is None else banned
+    padded = architecture.padded_vocab_size
+    rules = make_rules(banned, padded, terminator, sampling.min_len, sampling.max_len, sampling.support_min_p)
+    context = RewardContext(config, structure, structure, None, terminator, Rows(mesh), Stopwatch())
+    reward = LikelihoodReward(context)
+    return Step(context, rules, reward, StepFunctions(config, structure, reward, rules, mesh))
 
 
 class StepPrograms:
@@ -32,12 +57,8 @@ class StepPrograms:
         lora = LoRAConfig(config.model.lora.rank, config.model.lora.alpha, config.model.lora.targets)
         dtype, layout = jnp.dtype(config.model.dtype), model_layout(mesh, fsdp=fsdp)
         structure = ModelStructure(architecture, lora, dtype=dtype, remat=config.model.remat, layout=layout)
-        padded, terminator = architecture.padded_vocab_size, 13
-        nothing = np.zeros(architecture.vocab_size, bool)
-        sampling = config.sampling
-        rules = make_rules(nothing, padded, terminator, sampling.min_len, sampling.max_len, sampling.support_min_p)
-        context = RewardContext(config, structure, structure, None, terminator, Rows(mesh), Stopwatch())
-        functions = StepFunctions(config, structure, LikelihoodReward(context), rules, mesh)
+        step, sampling = make_step(config, structure, mesh), config.sampling
+        context, functions = step.context, step.functions
         self.adapter = structure.abstract_adapter
         self.frozen = structure.abstract_frozen
         frozen = _placed(self.frozen, weight_shardings(mesh, self.frozen, fsdp=fsdp))

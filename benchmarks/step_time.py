@@ -1,0 +1,384 @@
+"""One optimiser step by this project and by PyTorch (transformers and peft): the same work, alternating, in one run.
+
+    python benchmarks/step_time.py [--prompts 4] [--rounds 7] [--out docs/results/step_time.json] [--plot FILE]
+
+Next-sentence continuation with a GPT-2 of 124 million random weights: prompts of 40 tokens, 8 samples of up to 30,
+LoRA of rank 64 on attention and MLP, float32. Three systems, each in a process of its own:
+
+    ours        sampling, likelihood reward and update, as `python -m gfn_jax.train` does them
+    as_written  PyTorch as commonly written: prompt by prompt, tokens drawn one by one with gradients recorded, the
+                frozen model's pass over what was drawn, then backward
+    at_best     PyTorch with all prompts at once: `generate` without gradients, one teacher-forced pass with them
+
+Before anything is timed, the three agree on log pi, log R and the loss of given trajectories to 1e-4. The floor is
+what ours computes, its matrix products counted in the compiled programs with their loops' trip counts, at the best
+rate that a product of 2,048 x 2,048 x 2,048 reaches here in either framework, or the bytes that these products read
+and write at the rate of a large copy, whichever takes longer, program by program.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import describe
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+PROMPT, SAMPLES, LENGTH, RANK, TERMINATOR, TEMPERATURE = 40, 8, 30, 64, 13, 0.8
+SYSTEMS = ("ours", "as_written", "at_best")
+AGREEMENT = 1e-4
+
+
+def settings(prompts: int, model: str, **overrides: Any) -> Any:
+    """The configuration of our side."""
+    from configs.common import base
+    from gfn_jax.config import parse_config
+
+    raw = base()
+    raw.data.path, raw.model.name_or_path = "none", model
+    raw.model.lora.rank = raw.model.lora.alpha = RANK
+    raw.sampling.samples_per_prompt, raw.sampling.min_len, raw.sampling.max_len = SAMPLES, 0, LENGTH
+    raw.reward.temperature_start = raw.reward.temperature_end = TEMPERATURE
+    raw.train.prompts_per_step = raw.train.microbatch_prompts = prompts
+    return parse_config(raw.to_dict())
+
+
+class Ours:
+    """This project's step, from the functions that training compiles."""
+
+    def __init__(self, directory: Path, prompts: int):
+        import jax
+        from step_programs import make_step
+
+        from gfn_jax.models.gpt2 import WHEREVER
+        from gfn_jax.runtime.mesh import make_mesh, weight_shardings
+        from gfn_jax.runtime.model import find_model, load_model
+        from gfn_jax.runtime.startup import configure_jax
+
+        config = settings(prompts, str(directory / "model"))
+        configure_jax("float32")
+        mesh, found = make_mesh(1, 1), find_model(config.model, WHEREVER)
+        shardings = weight_shardings(mesh, found.structure.abstract_frozen, fsdp=False)
+        adapter, self._frozen, _ = load_model(found, mesh, shardings, config.seed)
+        banned = np.load(directory / "banned.npy")
+        self._step = make_step(config, found.structure, mesh, terminator=TERMINATOR, banned=banned)
+        adapter = jax.tree.map(lambda x: 0.05 * jax.random.normal(jax.random.key(1), x.shape), adapter)
+        self._state = self._step.functions.init(adapter)
+        self._number = 0
+
+    def adapter(self) -> dict[str, np.ndarray]:
+        """In PEFT's names and shapes, for the other systems."""
+        from gfn_jax.models.peft_adapters import to_peft
+
+        return to_peft(self._state.adapter)
+
+    def evaluate(self, prompts_BxP: np.ndarray, tokens_NxL: np.ndarray, length_N: np.ndarray) -> list[np.ndarray]:
+        import jax
+        import jax.numpy as jnp
+
+        from gfn_jax import objectives
+        from gfn_jax.policy.scorer import score
+        from gfn_jax.types import Trajectories
+
+        step, config = self._step, self._step.context.config
+        trajectories = jax.tree.map(jnp.asarray, Trajectories.given(jnp.asarray(tokens_NxL), jnp.asarray(length_N)))
+        prompts = self._prompts(prompts_BxP)
+        components = step.reward.components(self._frozen, (), prompts, trajectories)
+
+        @jax.jit
+        def compute(adapter, frozen, prompts, trajectories, components):
+            models = step.context.structure.policy_and_frozen(adapter, frozen)
+            scores = score(*models, step.rules, prompts, trajectories)
+            log_r = step.reward.combine(components, 0) / config.reward.temperature_end
+            g, mask = objectives.log_ratio(scores, log_r), scores.is_terminable_NxT
+            log_z = jnp.zeros(len(prompts_BxP))
+            loss_B = objectives.subtb(g, mask, log_z, samples_per_prompt=SAMPLES, subtb_lambda=1.0)
+            return scores.log_pf_NxL, log_r, loss_B.mean()
+
+        return jax.device_get(compute(self._state.adapter, self._frozen, prompts, trajectories, components))
+
+    def train_step(self, prompts_BxP: np.ndarray) -> None:
+        import jax
+
+        step, frozen, prompts = self._step, self._frozen, self._prompts(prompts_BxP)
+        trajectories = step.functions.sample(self._state.adapter, frozen, prompts, self._number)
+        components = step.reward.components(frozen, (), prompts, trajectories)
+        self._state, _ = step.functions.update(self._state, frozen, prompts, trajectories, components, None)
+        jax.block_until_ready(self._state)
+        self._number += 1
+
+    def _prompts(self, prompts_BxP: np.ndarray) -> Any:
+        from gfn_jax.types import Prompts
+
+        lengths = np.full(len(prompts_BxP), PROMPT, np.int32)
+        return self._step.context.rows.place(Prompts(prompts_BxP.astype(np.int32), lengths))
+
+    def product(self, size: int) -> Callable[[], Any]:
+        import jax
+        import jax.numpy as jnp
+
+        x, multiply = jnp.ones((size, size)), jax.jit(jnp.matmul)
+        return lambda: multiply(x, x).block_until_ready()
+
+    def programs(self, prompts: int) -> dict[str, tuple[float, float]]:
+        """FLOPs, and bytes of operands and results, of the matrix products of each compiled program."""
+        from step_programs import StepPrograms
+
+        structure = self._step.context.structure
+        programs = StepPrograms(settings(prompts, "gpt2"), structure.architecture, PROMPT).programs
+        return {name: (program.flops, program.product_bytes) for name, program in programs.items()}
+
+
+class Torch:
+    """A system in PyTorch behind the same methods."""
+
+    def __init__(self, name: str, directory: Path):
+        import torch_gflownet
+
+        policy = {"as_written": torch_gflownet.TorchAsWritten, "at_best": torch_gflownet.TorchAtBest}[name]
+        sizes = {"rank": RANK, "samples": SAMPLES, "length": LENGTH, "terminator": TERMINATOR}
+        self._policy = policy(directory, **sizes, threads=len(os.sched_getaffinity(0)))
+
+    def evaluate(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        import torch
+
+        with torch.no_grad():
+            return [
+                each.numpy()
+                for each in self._policy.evaluate(*(torch.from_numpy(x).long() for x in arrays), TEMPERATURE)
+            ]
+
+    def train_step(self, prompts_BxP: np.ndarray) -> None:
+        import torch
+
+        self._policy.train_step(torch.from_numpy(prompts_BxP).long(), TEMPERATURE)
+
+    def product(self, size: int) -> Callable[[], Any]:
+        import torch
+
+        x = torch.ones(size, size)
+        return lambda: x @ x
+
+
+def serve(name: str, directory: Path, prompts: int, orders: Connection) -> None:
+    """A system's process: does what it is told, by the name of a method, and answers with result and seconds."""
+    system = Ours(directory, prompts) if name == "ours" else Torch(name, directory)
+    while order := orders.recv():
+        method, *arguments = order
+        if method == "peak_memory":
+            orders.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, 0.0))
+            continue
+        if method == "product_rate":
+            orders.send((2 * arguments[0] ** 3 / best_time(system.product(*arguments)), 0.0))
+            continue
+        started = time.perf_counter()
+        result = getattr(system, method)(*arguments)
+        orders.send((result, time.perf_counter() - started))
+
+
+class Worker:
+    """A system in a process of its own; a context, at whose end the process is ended."""
+
+    def __init__(self, name: str, directory: Path, prompts: int):
+        context = multiprocessing.get_context("spawn")
+        self._orders, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(name, directory, prompts, theirs))
+        self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.join()
+
+    def timed(self, method: str, *arguments: Any) -> tuple[Any, float]:
+        self._orders.send((method, *arguments))
+        return self._orders.recv()
+
+    def do(self, method: str, *arguments: Any) -> Any:
+        return self.timed(method, *arguments)[0]
+
+
+def best_time(compute: Callable[[], Any], tries: int = 10) -> float:
+    """The least seconds of several runs, after one that warms up."""
+    compute()
+    seconds = []
+    for _ in range(tries):
+        started = time.perf_counter()
+        compute()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def copy_rate(size: int = 1 << 28) -> float:
+    """Bytes read and written a second while a large array is copied."""
+    source, target = np.ones(size, np.uint8), np.empty(size, np.uint8)
+    return 2 * size / best_time(lambda: np.copyto(target, source), tries=5)
+
+
+def prepare(directory: Path) -> None:
+    """A model on disk and a mask of banned items, the same for all."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config()).save_pretrained(directory / "model")
+    banned = np.random.default_rng(0).random(GPT2Config().vocab_size) < 0.03  # about as many as the default bans
+    banned[TERMINATOR] = False
+    np.save(directory / "banned.npy", banned)
+
+
+def interval(values: list[float]) -> list[float]:
+    """Least, median and greatest."""
+    return [min(values), statistics.median(values), max(values)]
+
+
+def largest_difference(one: list[np.ndarray], other: list[np.ndarray], length_N: np.ndarray) -> float:
+    """Of log pi, log R and loss, relative where they are above 1."""
+    is_token = np.arange(LENGTH) < length_N[:, None]
+    is_state = np.arange(LENGTH + 1) <= length_N[:, None]
+    differences = []
+    for a, b, counts in zip(one, other, (is_token, is_state, True), strict=True):
+        differences.append(np.max(np.where(counts, np.abs(a - b) / np.maximum(1, np.abs(b)), 0)))
+    return float(max(differences))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=4, help="in an optimiser step, with 8 samples each")
+    parser.add_argument("--rounds", type=int, default=7, help="steps of each system that are timed, in turn")
+    parser.add_argument("--systems", nargs="+", default=SYSTEMS, choices=SYSTEMS)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--plot", type=Path)
+    args = parser.parse_args()
+    rng = np.random.default_rng(1)
+    prompts_BxP = rng.integers(0, 50_000, (args.prompts, PROMPT))
+    trajectories = args.prompts * SAMPLES
+
+    with tempfile.TemporaryDirectory() as place:
+        directory = Path(place)
+        process = multiprocessing.get_context("spawn").Process(target=prepare, args=(directory,))
+        process.start()
+        process.join()
+        result = measure(args, directory, prompts_BxP, rng)
+    result["trajectories_per_step"] = trajectories
+    report(result)
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+    if args.plot:
+        plot(result, args.plot)
+
+
+def measure(args: argparse.Namespace, directory: Path, prompts_BxP: np.ndarray, rng: np.random.Generator) -> dict:
+    import contextlib
+
+    from safetensors.numpy import save_file
+
+    with contextlib.ExitStack() as stack:
+        ours = stack.enter_context(Worker("ours", directory, args.prompts))
+        adapter = ours.do("adapter")
+        save_file({name: np.ascontiguousarray(x) for name, x in adapter.items()}, directory / "adapter.safetensors")
+        others = {
+            name: stack.enter_context(Worker(name, directory, args.prompts))
+            for name in args.systems
+            if name != "ours"
+        }
+        workers = {"ours": ours, **others}
+
+        banned = np.load(directory / "banned.npy")
+        allowed = np.flatnonzero(~banned & (np.arange(len(banned)) != TERMINATOR))
+        length_N = rng.integers(0, LENGTH + 1, args.prompts * SAMPLES)
+        length_N[:2] = 0, LENGTH
+        tokens_NxL = np.where(np.arange(LENGTH) < length_N[:, None], rng.choice(allowed, (len(length_N), LENGTH)), 0)
+        values = {
+            name: worker.do("evaluate", prompts_BxP, tokens_NxL.astype(np.int32), length_N.astype(np.int32))
+            for name, worker in workers.items()
+        }
+        agreement = {name: largest_difference(values[name], values["ours"], length_N) for name in others}
+        if wrong := [name for name, difference in agreement.items() if not difference <= AGREEMENT]:
+            raise SystemExit(f"not the same computation as ours: {', '.join(wrong)}: {agreement}")
+        for worker in workers.values():
+            worker.do("train_step", prompts_BxP)
+        seconds: dict[str, list[float]] = {name: [] for name in workers}
+        for _ in track(range(args.rounds), "rounds", console=Console(stderr=True)):
+            for name, worker in workers.items():
+                seconds[name].append(worker.timed("train_step", prompts_BxP)[1])
+        peak = {name: worker.do("peak_memory") for name, worker in workers.items()}
+        rates = {name: worker.do("product_rate", 2048) for name, worker in workers.items()}
+        programs = ours.do("programs", args.prompts)
+
+    rate, bandwidth = max(rates.values()), copy_rate()
+    floor = {name: max(flops / rate, size / bandwidth) for name, (flops, size) in programs.items()}
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    return {
+        "prompts": args.prompts,
+        "seconds": {name: interval(values) for name, values in seconds.items()},
+        "times_faster_than": {
+            name: interval([theirs / mine for theirs, mine in zip(seconds[name], seconds["ours"], strict=True)])
+            for name in others
+        },
+        "largest_difference": agreement,
+        "peak_memory_gb": {name: size / 1e9 for name, size in peak.items()},
+        "gflops_of_product": {name: value / 1e9 for name, value in rates.items()},
+        "copy_gb_per_s": bandwidth / 1e9,
+        "tflop_of_step": {name: flops / 1e12 for name, (flops, _) in programs.items()},
+        "floor_seconds": floor,
+        "share_of_floor": sum(floor.values()) / median["ours"],
+        "rounds": args.rounds,
+        **describe(),
+    }
+
+
+def report(result: dict) -> None:
+    table = Table("system", "s / step", "from .. to", "trajectories / s", "slower than ours", "peak GB")
+    for name, (low, median, high) in result["seconds"].items():
+        ratio = result["times_faster_than"].get(name)
+        table.add_row(
+            name,
+            f"{median:.2f}",
+            f"{low:.2f} .. {high:.2f}",
+            f"{result['trajectories_per_step'] / median:.2f}",
+            f"{ratio[1]:.2f} ({ratio[0]:.2f} .. {ratio[2]:.2f})" if ratio else "",
+            f"{result['peak_memory_gb'][name]:.2f}",
+        )
+    console = Console()
+    console.print(table)
+    console.print(
+        f"floor {sum(result['floor_seconds'].values()):.2f} s for {sum(result['tflop_of_step'].values()):.2f} TFLOP: "
+        f"ours reaches {result['share_of_floor']:.0%} of it"
+    )
+
+
+def plot(result: dict, file: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    labels = {"ours": "gfn_jax", "at_best": "PyTorch at its best", "as_written": "PyTorch as written"}
+    names = [name for name in labels if name in result["seconds"]]
+    rates = [[result["trajectories_per_step"] / value for value in result["seconds"][name]] for name in names]
+    figure, axes = plt.subplots(figsize=(6.4, 2.2), layout="constrained")
+    middle = [rate[1] for rate in rates]
+    errors = [[rate[1] - rate[2] for rate in rates], [rate[0] - rate[1] for rate in rates]]
+    axes.barh([labels[name] for name in names], middle, xerr=errors, color=["C0", "C7", "C7"][: len(names)])
+    floor = result["trajectories_per_step"] / sum(result["floor_seconds"].values())
+    axes.axvline(floor, color="C3", lw=1, ls="--", label="this machine's floor")
+    axes.set(xlabel="trajectories / s")
+    axes.invert_yaxis()
+    axes.legend(loc="lower right", frameon=False)
+    figure.savefig(file, dpi=150)
+
+
+if __name__ == "__main__":
+    main()

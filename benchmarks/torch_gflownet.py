@@ -1,0 +1,168 @@
+"""The same training step in PyTorch, with `transformers` and `peft`: as it is commonly written, and at its best.
+
+Both train GPT-2 with LoRA on the modified SubTB objective with lambda = 1 and the frozen model's tempered
+likelihood as reward. Prompts have one length; a continuation has at least 0 tokens.
+"""
+
+import abc
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import GPT2LMHeadModel, LogitsProcessor, LogitsProcessorList
+
+
+class TorchPolicy(abc.ABC):
+    """What both have: the model, the masks, the reward, the loss and the optimiser."""
+
+    def __init__(self, directory: Path, *, rank: int, samples: int, length: int, terminator: int, threads: int):
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel.from_pretrained(directory / "model").eval()
+        targets = ["c_attn", "c_proj", "c_fc"]
+        lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, fan_in_fan_out=True, lora_dropout=0.0)
+        self.model = get_peft_model(model, lora)
+        set_peft_model_state_dict(self.model, load_file(directory / "adapter.safetensors"))
+        self.parameters = [each for each in self.model.parameters() if each.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0)
+        self.is_banned_V = torch.from_numpy(np.load(directory / "banned.npy"))
+        self.samples, self.length, self.terminator = samples, length, terminator
+
+    def train_step(self, prompts_BxP: torch.Tensor, temperature: float) -> float:
+        """One optimiser step; the loss."""
+        loss = self.accumulate_gradient(prompts_BxP, temperature)
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss
+
+    @abc.abstractmethod
+    def accumulate_gradient(self, prompts_BxP: torch.Tensor, temperature: float) -> float:
+        """Samples, and adds the gradient of the mean loss over prompts; that loss."""
+
+    @abc.abstractmethod
+    def evaluate(
+        self, prompts_BxP: torch.Tensor, tokens_NxL: torch.Tensor, length_N: torch.Tensor, temperature: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """log pi of the tokens [N, L], log R of the states [N, T] and the loss of given trajectories."""
+
+    def masked(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.masked_fill(self.is_banned_V, -math.inf)
+
+    @torch.no_grad()
+    def log_r(self, prompts_NxP, tokens_NxL, length_N, temperature: float) -> torch.Tensor:
+        """log p_frozen(y_1 .. y_t ⊤ | prompt) / temperature of all states that are reached, [N, T]."""
+        with self.model.disable_adapter():
+            logits = self.model(
+                input_ids=torch.cat([prompts_NxP, tokens_NxL], 1), logits_to_keep=self.length + 1
+            ).logits
+        log_p = torch.log_softmax(logits, -1)
+        log_next = log_p[:, :-1].gather(2, tokens_NxL[..., None])[..., 0]
+        log_next = torch.where(torch.arange(self.length) < length_N[:, None], log_next, 0.0)
+        return (cumulated(log_next) + log_p[..., self.terminator]) / temperature
+
+    def loss(self, log_pf_NxL, log_pterm_NxT, log_r_NxT, length_N) -> torch.Tensor:
+        """Modified SubTB, lambda = 1: the mean over pairs of a trajectory's states of (g_j - g_i)^2."""
+        is_state = torch.arange(self.length + 1) <= length_N[:, None]
+        g = torch.where(is_state, log_r_NxT - log_pterm_NxT - cumulated(log_pf_NxL), 0.0)
+        states = is_state.sum(1)
+        # The sum over pairs of squared differences is the count times the sum of squared deviations.
+        mean = g.sum(1) / states
+        squares = states * torch.where(is_state, g - mean[:, None], 0.0).square().sum(1)
+        pairs = states * (states - 1) / 2
+        return (squares.view(-1, self.samples).sum(1) / pairs.view(-1, self.samples).sum(1).clamp(min=1)).mean()
+
+
+class TorchAsWritten(TorchPolicy):
+    """Prompt by prompt; tokens drawn one by one from a cached decode through which gradients flow."""
+
+    def accumulate_gradient(self, prompts_BxP, temperature):
+        total = 0.0
+        for prompt_P in prompts_BxP:
+            prompts_SxP = prompt_P.expand(self.samples, -1)
+            tokens, lengths, log_pf, log_pterm = self.roll_out(prompts_SxP)
+            log_r = self.log_r(prompts_SxP, tokens, lengths, temperature)
+            loss = self.loss(log_pf, log_pterm, log_r, lengths) / len(prompts_BxP)
+            loss.backward()
+            total += loss.item()
+        return total
+
+    def roll_out(self, prompts_SxP, given=None):
+        """Draws, or takes as given, every token; log-probabilities come from the decode's own graph."""
+        rows = len(prompts_SxP)
+        output = self.model(input_ids=prompts_SxP, use_cache=True, logits_to_keep=1)
+        running = torch.ones(rows, dtype=torch.bool)
+        lengths = torch.zeros(rows, dtype=torch.long)
+        drawn, log_pf, log_pterm = [], [], []
+        for step in range(self.length):
+            log_p = torch.log_softmax(self.masked(output.logits[:, -1]), -1)
+            log_pterm.append(torch.where(running, log_p[:, self.terminator], 0.0))
+            tokens = torch.multinomial(log_p.exp(), 1)[:, 0] if given is None else given(step)
+            running = running & (tokens != self.terminator)
+            lengths = lengths + running
+            log_pf.append(torch.where(running, log_p.gather(1, tokens[:, None])[:, 0], 0.0))
+            drawn.append(torch.where(running, tokens, self.terminator))
+            output = self.model(
+                input_ids=drawn[-1][:, None], past_key_values=output.past_key_values, use_cache=True
+            )
+        log_pterm.append(torch.zeros(rows))  # at the maximum length the stop is forced
+        return torch.stack(drawn, 1), lengths, torch.stack(log_pf, 1), torch.stack(log_pterm, 1)
+
+    def evaluate(self, prompts_BxP, tokens_NxL, length_N, temperature):
+        prompts_NxP = prompts_BxP.repeat_interleave(self.samples, 0)
+        tokens_NxL = torch.where(torch.arange(self.length) < length_N[:, None], tokens_NxL, self.terminator)
+        tokens, lengths, log_pf, log_pterm = self.roll_out(prompts_NxP, given=lambda step: tokens_NxL[:, step])
+        log_r = self.log_r(prompts_NxP, tokens, lengths, temperature)
+        return log_pf, log_r, self.loss(log_pf, log_pterm, log_r, lengths)
+
+
+class TorchAtBest(TorchPolicy):
+    """All prompts at once: `generate` without gradients, then one teacher-forced pass with them."""
+
+    def accumulate_gradient(self, prompts_BxP, temperature):
+        tokens, lengths = self.generate(prompts_BxP)
+        _, _, loss = self.evaluate(prompts_BxP, tokens, lengths, temperature)
+        loss.backward()
+        return loss.item()
+
+    @torch.no_grad()
+    def generate(self, prompts_BxP):
+        policy = self
+
+        class Masks(LogitsProcessor):
+            def __call__(self, input_ids, scores):
+                return policy.masked(scores)
+
+        drawn = self.model.generate(
+            input_ids=prompts_BxP,
+            attention_mask=torch.ones_like(prompts_BxP),
+            do_sample=True,
+            top_k=0,
+            num_return_sequences=self.samples,
+            max_new_tokens=self.length,
+            eos_token_id=self.terminator,
+            pad_token_id=self.terminator,
+            logits_processor=LogitsProcessorList([Masks()]),
+        )[:, prompts_BxP.shape[1] :]
+        drawn = torch.nn.functional.pad(drawn, (0, self.length - drawn.shape[1]), value=self.terminator)
+        is_end = drawn == self.terminator
+        return drawn, torch.where(is_end.any(1), is_end.int().argmax(1), self.length)
+
+    def evaluate(self, prompts_BxP, tokens_NxL, length_N, temperature):
+        prompts_NxP = prompts_BxP.repeat_interleave(self.samples, 0)
+        logits = self.model(input_ids=torch.cat([prompts_NxP, tokens_NxL], 1), logits_to_keep=self.length + 1).logits
+        log_p = torch.log_softmax(self.masked(logits), -1)
+        log_pf = log_p[:, :-1].gather(2, tokens_NxL[..., None])[..., 0]
+        log_pf = torch.where(torch.arange(self.length) < length_N[:, None], log_pf, 0.0)
+        is_open = torch.arange(self.length + 1) < self.length
+        log_pterm = torch.where(is_open, log_p[..., self.terminator], 0.0)
+        log_r = self.log_r(prompts_NxP, tokens_NxL, length_N, temperature)
+        return log_pf, log_r, self.loss(log_pf, log_pterm, log_r, length_N)
+
+
+def cumulated(log_pf_NxL: torch.Tensor) -> torch.Tensor:
+    """[N, L] -> [N, T]: the sum of what stands before each state."""
+    return torch.nn.functional.pad(log_pf_NxL.cumsum(1), (1, 0))
