@@ -292,11 +292,23 @@ class GPT2(nnx.Module):
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Next-token logits [.., V] of at least float32; -inf in the columns that pad the vocabulary."""
-        head = self._weight("wte" if self.lm_head is None else "lm_head")
         accumulate = jnp.promote_types(hidden.dtype, jnp.float32)
-        logits = jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=accumulate)
+        logits = jnp.einsum("...d,vd->...v", hidden, self._head, preferred_element_type=accumulate)
         is_padding = jnp.arange(self.config.padded_vocab_size) >= self.config.vocab_size
         return jnp.where(trailing(is_padding, logits.ndim), -jnp.inf, logits)
+
+    def logit_gradients(self, tokens: jax.Array) -> jax.Array:
+        """The gradient [.., D] of each token's logit by the hidden state that it is read from."""
+        return self._head[tokens]
+
+    def mean_logit_gradient(self, weights: jax.Array) -> jax.Array:
+        """The mean [.., D] over the vocabulary of these gradients under weights [.., V], in the weights' dtype."""
+        head = self._head
+        return jnp.einsum("...v,vd->...d", weights.astype(head.dtype), head, preferred_element_type=weights.dtype)
+
+    @property
+    def _head(self) -> jax.Array:
+        return self._weight("wte" if self.lm_head is None else "lm_head")
 
     def _weight(self, name: str) -> jax.Array:
         weight = getattr(self, name)[...]

@@ -49,8 +49,34 @@ class LoRALinear(nnx.Module):
         y = jnp.tensordot(x, self.kernel[...], self.contracted)
         y += trailing(self.bias[...], y.ndim)
         if self.lora_a is not None and self.lora_b is not None:
-            a, b = self.lora_a[...], self.lora_b[...]
-            low_rank = jnp.tensordot(x, a.astype(x.dtype), self.contracted, preferred_element_type=a.dtype)
-            update = jnp.tensordot(low_rank.astype(x.dtype), b.astype(x.dtype), 1, preferred_element_type=b.dtype)
+            update = _low_rank(x, self.lora_a[...], self.lora_b[...])
             y = (y + self.scale * update).astype(x.dtype)
         return y
+
+
+@jax.custom_vjp
+def _low_rank(x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """(x A) B in the adapter's dtype, over the last axes of `x` that `a` has before its rank."""
+    return _low_rank_forward(x, a, b)[0]
+
+
+def _low_rank_forward(x: jax.Array, a: jax.Array, b: jax.Array):
+    low = jnp.tensordot(x, a.astype(x.dtype), a.ndim - 1, preferred_element_type=a.dtype).astype(x.dtype)
+    return jnp.tensordot(low, b.astype(x.dtype), 1, preferred_element_type=b.dtype), (x, low, a, b)
+
+
+def _low_rank_backward(kept, ct: jax.Array):
+    # As by differentiation, but in the factors' gradients the narrow operand comes first: it alone is transposed.
+    x, low, a, b = kept
+    ct = ct.astype(x.dtype)
+    rows = tuple(range(low.ndim - 1))
+    outputs = tuple(range(1, b.ndim))
+    ct_low = jnp.tensordot(ct, b.astype(x.dtype), (tuple(range(len(rows), ct.ndim)), outputs), preferred_element_type=b.dtype)
+    ct_b = jnp.tensordot(low, ct, (rows, rows), preferred_element_type=b.dtype)
+    ct_low = ct_low.astype(x.dtype)
+    ct_a = jnp.tensordot(ct_low, x, (rows, rows), preferred_element_type=a.dtype)
+    ct_x = jnp.tensordot(ct_low, a.astype(x.dtype), (ct_low.ndim - 1, a.ndim - 1), preferred_element_type=a.dtype)
+    return ct_x.astype(x.dtype), jnp.moveaxis(ct_a, 0, -1), ct_b
+
+
+_low_rank.defvjp(_low_rank_forward, _low_rank_backward)

@@ -30,46 +30,73 @@ def hidden_states(model: GPT2, prompts: Prompts, trajectories: Trajectories) -> 
 
 @checked
 def read_out(
+    model: GPT2,
     logits_of: Callable[..., jax.Array],
     hidden: tuple[Float[Array, "N T D"], ...],
     trajectories: Trajectories,
     terminator: int,
-    vocabulary: int,
 ) -> tuple[Float[Array, "N L"], Float[Array, "N T"]]:
     """log p(y_{t+1} | s_t) and log p(⊤ | s_t) under the softmax of logits computed chunk by chunk.
 
     `logits_of(steps_C, drawn_NxC, *hidden_NxCxD)` gives the logits [N, C, V] of the states at
-    `steps_C`, where `drawn_NxC` was taken (⊤ at a trajectory's last state); the backward pass
-    computes them again. What a state may not do reads -inf.
+    `steps_C`, where `drawn_NxC` was taken (⊤ at a trajectory's last state): those of `model` for the
+    first of `hidden`, masked. What a state may not do reads -inf.
+
+    Only the first of `hidden` is differentiated. With head vectors w_v, the gradient of log p(v) by it is
+    w_v - sum_u p(u) w_u; where gradients are asked for the mean is taken along with the values, so that
+    no logits are kept or computed again for the backward pass.
     """
     rows, states = hidden[0].shape[:2]
-    chunk = max(1, min(states, CHUNK_ELEMENTS // (rows * vocabulary)))
+    chunk = max(1, min(states, CHUNK_ELEMENTS // (rows * model.config.padded_vocab_size)))
     chunks = -(-states // chunk)
 
     def in_chunks(x):  # [N, T, ..] -> [chunks, N, C, ..], the last chunk padded
         padded = jnp.pad(x, [(0, 0), (0, chunks * chunk - states), *[(0, 0)] * (x.ndim - 2)])
         return jnp.moveaxis(padded.reshape(rows, chunks, chunk, *x.shape[2:]), 1, 0)
 
-    @jax.checkpoint
-    def one_chunk(chunk_of):
-        steps_C, drawn_NxC, *hidden_NxCxD = chunk_of
-        logits = logits_of(steps_C, drawn_NxC, *hidden_NxCxD)
-        log_total = jax.nn.logsumexp(logits, axis=-1)
-        # Indexed by arrays both: the gradient of a constant column would make a vocabulary that is split whole.
-        ends_NxC = jnp.full_like(drawn_NxC, terminator)
-        taken, end = (jnp.take_along_axis(logits, at[..., None], axis=-1)[..., 0] for at in (drawn_NxC, ends_NxC))
-        return taken - log_total, end - log_total
+    def whole(x):  # back again
+        return jnp.moveaxis(x, 0, 1).reshape(rows, chunks * chunk, *x.shape[3:])[:, :states]
 
     is_token_NxL, _ = reached(trajectories)
     drawn_NxT = jnp.pad(
         jnp.where(is_token_NxL, trajectories.tokens_NxL, terminator), [(0, 0), (0, 1)], constant_values=terminator
     )
+    ends_NxT = jnp.full_like(drawn_NxT, terminator)
     steps = jnp.arange(chunks * chunk).reshape(chunks, chunk)
-    inputs = (steps, in_chunks(drawn_NxT), *map(in_chunks, hidden))
-    log_next, log_terminator = (
-        jnp.moveaxis(parts, 0, 1).reshape(rows, chunks * chunk)[:, :states] for parts in jax.lax.map(one_chunk, inputs)
-    )
-    return log_next[:, :-1], log_terminator
+
+    def compute(hidden_NxTxD, *, with_mean: bool):
+        def one_chunk(chunk_of):
+            steps_C, drawn_NxC, ends_NxC, *hidden_NxCxD = chunk_of
+            logits = logits_of(steps_C, drawn_NxC, *hidden_NxCxD)
+            taken, end = (jnp.take_along_axis(logits, at[..., None], axis=-1)[..., 0] for at in (drawn_NxC, ends_NxC))
+            highest = logits.max(-1, keepdims=True)
+            weights = jnp.exp(logits - highest)
+            total = weights.sum(-1)
+            log_total = highest[..., 0] + jnp.log(total)
+            mean = model.mean_logit_gradient(weights) / total[..., None] if with_mean else None
+            return taken - log_total, end - log_total, mean
+
+        inputs = (steps, *map(in_chunks, (drawn_NxT, ends_NxT, hidden_NxTxD, *hidden[1:])))
+        return jax.tree.map(whole, jax.lax.map(one_chunk, inputs))
+
+    @jax.custom_vjp
+    def log_probs(hidden_NxTxD):
+        return compute(hidden_NxTxD, with_mean=False)[:2]
+
+    def forward(hidden_NxTxD):
+        *log_p, mean_NxTxD = compute(hidden_NxTxD, with_mean=True)
+        return tuple(log_p), mean_NxTxD
+
+    def backward(mean_NxTxD, cotangents):
+        parts = [
+            ct_NxT[..., None] * (model.logit_gradients(tokens_NxT) - mean_NxTxD)
+            for ct_NxT, tokens_NxT in zip(cotangents, (drawn_NxT, ends_NxT), strict=True)
+        ]
+        return ((parts[0] + parts[1]).astype(hidden[0].dtype),)
+
+    log_probs.defvjp(forward, backward)
+    log_next_NxT, log_terminator_NxT = log_probs(hidden[0])
+    return log_next_NxT[:, :-1], log_terminator_NxT
 
 
 @checked
@@ -95,8 +122,7 @@ def score(policy: GPT2, frozen: GPT2, rules: Rules, prompts: Prompts, trajectori
         dtype = policy_hidden.dtype.name
         return mask_logits(rules, policy.logits(policy_hidden), steps_C[None, :], frozen_logits, drawn_NxC, dtype)
 
-    vocabulary = rules.is_word_V.shape[0]
-    log_next, log_terminator = read_out(logits_of, tuple(hidden), trajectories, rules.terminator, vocabulary)
+    log_next, log_terminator = read_out(policy, logits_of, tuple(hidden), trajectories, rules.terminator)
     is_token_NxL, is_state_NxT = reached(trajectories)
     # At the support's edge rounding may differ from the sampler's: what it could not stop at has no reward.
     is_terminable_NxT = is_state_NxT & trajectories.is_terminable_NxT & (log_terminator > -jnp.inf)
@@ -123,11 +149,7 @@ def frozen_log_probs(
     """
     hidden = hidden_states(frozen, prompts, trajectories)
     log_next, log_terminator = read_out(
-        lambda _steps, _drawn, frozen_hidden: frozen.logits(frozen_hidden),
-        (hidden,),
-        trajectories,
-        terminator,
-        frozen.config.padded_vocab_size,
+        frozen, lambda _steps, _drawn, hidden: frozen.logits(hidden), (hidden,), trajectories, terminator
     )
     is_token_NxL, is_state_NxT = reached(trajectories)
     return jnp.where(is_token_NxL, log_next, 0), jnp.where(is_state_NxT, log_terminator, 0)
