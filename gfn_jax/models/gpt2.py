@@ -214,7 +214,7 @@ class GPT2(nnx.Module):
     def encode(self, prompts: Prompts) -> tuple[Float[Array, "B P D"], PromptCache]:
         """Hidden states of every prompt position, and the cache for what follows the prompts."""
         length = prompts.tokens_BxP.shape[1]
-        hidden = self._embed(prompts.tokens_BxP, jnp.arange(length)[None, :])[:, None]
+        hidden = self.embed(prompts.tokens_BxP, jnp.arange(length)[None, :])[:, None]
         causal = jnp.tril(jnp.ones((length, length), bool))
 
         def layer(hidden, block):
@@ -230,65 +230,39 @@ class GPT2(nnx.Module):
         return hidden, PromptCache(layers, prompts.length_B, last)
 
     @checked
-    def extend(self, tokens: Int[Array, "B S Q"], prompt: PromptCache) -> Float[Array, "B S Q D"]:
-        """Hidden states of continuations that follow their prompts, all positions at once."""
-        count = tokens.shape[-1]
-        positions = prompt.length_B[:, None, None] + jnp.arange(count)[None, None, :]
-        causal = jnp.tril(jnp.ones((count, count), bool))
-        prompt_mask = _prompt_mask(prompt)
+    def states(self, prompts: Prompts, tokens: Int[Array, "B S L"]) -> Float[Array, "B S T D"]:
+        """Hidden states at all states of continuations: behind the prompt, then behind each token.
 
-        def layer(hidden, block, layer_prompt):
-            def attend(q, k, v):
-                own = KeyValues(k, v)
-                return attention(q, own, causal[None, None, None], layer_prompt, prompt_mask), None
+        Prompts and continuations go through the layers side by side, so that every weight is used once.
+        """
+        length = prompts.tokens_BxP.shape[1]
+        batch, samples, count = tokens.shape
+        positions = prompts.length_B[:, None, None] + jnp.arange(count)[None, None, :]
+        positions = jnp.broadcast_to(positions, tokens.shape).reshape(batch, -1)
+        prompt_positions = jnp.broadcast_to(jnp.arange(length)[None, :], (batch, length))
+        hidden = self.embed(
+            jnp.concatenate([prompts.tokens_BxP, tokens.reshape(batch, -1)], 1),
+            jnp.concatenate([prompt_positions, positions], 1),
+        )
+        prompt_causal, causal = (jnp.tril(jnp.ones((size, size), bool))[None, None, None] for size in (length, count))
+        is_prompt_BxP = jnp.arange(length)[None, :] < prompts.length_B[:, None]
+
+        def layer(hidden, block):
+            def attend(*qkv):
+                of_prompt = [x[:, :length] for x in qkv]
+                q, k, v = (x[:, length:].reshape(batch, samples, count, *x.shape[2:]) for x in qkv)
+                attended = attention(q, KeyValues(k, v), causal, KeyValues(*of_prompt[1:]), is_prompt_BxP)
+                prompt_q, *prompt_kv = (x[:, None] for x in of_prompt)
+                prompt_attended = attention(prompt_q, KeyValues(*prompt_kv), prompt_causal, None, None)[:, 0]
+                return jnp.concatenate([prompt_attended, attended.reshape(batch, -1, *attended.shape[3:])], 1), None
 
             return block(hidden, attend)
 
-        hidden, _ = self._scan(layer, self._embed(tokens, positions), (prompt.layers,))
-        return self.ln_f(hidden)
-
-    @checked
-    def decode(
-        self,
-        tokens: Int[Array, "B S"],
-        step: Int[Array, ""],
-        prompt: PromptCache,
-        cache: KeyValues,
-    ) -> tuple[Float[Array, "B S D"], KeyValues]:
-        """Hidden state of one more token, the `step`-th (from 0) of its continuation.
-
-        `cache` is [layers, B, S, L, H, K] (`empty_cache`); the one returned holds this token too.
-        """
-        hidden = self._embed(tokens[..., None], (prompt.length_B + step)[:, None, None])
-        prompt_mask = _prompt_mask(prompt)
-        reached = (jnp.arange(cache.keys.shape[3]) <= step)[None, None, None, None, :]
-
-        def layer(carry, block, index, layer_prompt):
-            hidden, cache = carry
-
-            def attend(q, k, v):
-                zero = jnp.zeros_like(index)
-
-                def insert(stack, new):
-                    return jax.lax.dynamic_update_slice(stack, new[None], (index, zero, zero, step, zero, zero))
-
-                kept = jax.tree.map(insert, cache, KeyValues(k, v))
-                own = jax.tree.map(lambda stack: jax.lax.dynamic_index_in_dim(stack, index, keepdims=False), kept)
-                return attention(q, own, reached, layer_prompt, prompt_mask), kept
-
-            return block(hidden, attend), None
-
-        (hidden, cache), _ = self._scan(
-            layer, (hidden, cache), (jnp.arange(self.config.n_layer, dtype=step.dtype), prompt.layers)
-        )
-        return self.ln_f(hidden)[:, :, 0], cache
-
-    def empty_cache(self, prompts: int, samples: int, length: int) -> KeyValues:
-        """Room for the keys and values of B x S continuations of at most `length` tokens."""
-        config = self.config
-        head_axes = (config.n_head, config.n_embd // config.n_head)
-        zeros = jnp.zeros((config.n_layer, prompts, samples, length, *head_axes), self.wte[...].dtype)
-        return KeyValues(zeros, zeros)
+        hidden, _ = self._scan(layer, hidden, ())
+        last = jnp.take_along_axis(hidden[:, :length], prompts.length_B[:, None, None] - 1, axis=1)
+        first = jnp.broadcast_to(last[:, :, None], (batch, samples, 1, hidden.shape[-1]))
+        behind = hidden[:, length:].reshape(batch, samples, count, -1)
+        return self.ln_f(jnp.concatenate([first, behind], 2))
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Next-token logits [.., V] of at least float32; -inf in the columns that pad the vocabulary."""
@@ -314,26 +288,55 @@ class GPT2(nnx.Module):
         weight = getattr(self, name)[...]
         return weight if self.layout.whole is None else self.layout.whole((name,), weight)
 
-    def _embed(self, tokens, positions):
+    def embed(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
+        """What the first layer reads, [.., D]."""
         return self.layout.spread(self._weight("wte")[tokens] + self._weight("wpe")[positions])
+
+    def separate_blocks(self) -> list[Callable[[jax.Array], Block]]:
+        """The layers, their weights taken out of the stacks, with the adapter merged in where that loses nothing.
+
+        Each is a function of a loop's step, whose weights are put together, where they are spread over devices,
+        in that step and not before.
+        """
+        graphdef, state = nnx.split(self.blocks)
+        whole = self.layout.whole
+
+        def separate(layer: int) -> Callable[[jax.Array], Block]:
+            own = jax.tree.map(lambda weight: weight[layer], state)
+            if whole is None:
+                block = nnx.merge(graphdef, own)
+                for _, module in nnx.iter_modules(block):
+                    if isinstance(module, LoRALinear):
+                        module.merge_adapter()
+                return lambda step: block
+
+            def put_together(step: jax.Array) -> Block:
+                spread, _ = jax.lax.optimization_barrier((own, step))
+                return nnx.merge(graphdef, self._whole_block(spread))
+
+            return put_together
+
+        return [separate(layer) for layer in range(self.config.n_layer)]
+
+    def _whole_block(self, state):
+        whole = self.layout.whole
+        if whole is None:
+            return state
+        return jax.tree_util.tree_map_with_path(
+            lambda path, weight: checkpoint_name(whole(_block_path(path), weight), _WHOLE), state
+        )
 
     def _scan(self, layer, carry, per_layer: tuple):
         """Runs `layer(carry, block, *slices of per_layer)` over the stacked blocks."""
         graphdef, state = nnx.split(self.blocks)
-        whole = self.layout.whole
 
         def step(carry, xs):
             block_state, *rest = xs
-            if whole is not None:
-                block_state = jax.tree_util.tree_map_with_path(
-                    lambda path, weight, whole=whole: checkpoint_name(whole(_block_path(path), weight), _WHOLE),
-                    block_state,
-                )
-            return layer(carry, nnx.merge(graphdef, block_state), *rest)
+            return layer(carry, nnx.merge(graphdef, self._whole_block(block_state)), *rest)
 
         if self.remat:
             step = jax.checkpoint(step)
-        elif whole is not None:  # or the backward pass would find all layers' whole weights kept for it
+        elif self.layout.whole is not None:  # or the backward pass would find all layers' whole weights kept for it
             step = jax.checkpoint(step, policy=jax.checkpoint_policies.save_anything_except_these_names(_WHOLE))
         return jax.lax.scan(step, carry, (state, *per_layer))
 
@@ -341,7 +344,3 @@ class GPT2(nnx.Module):
 def _block_path(path: tuple) -> Path:
     """Where a weight of one layer lives in the stacked blocks."""
     return ("blocks", *(str(entry.key) for entry in path if isinstance(entry, jax.tree_util.DictKey)))
-
-
-def _prompt_mask(prompt: PromptCache) -> jax.Array:
-    return jnp.arange(prompt.layers.keys.shape[2])[None, :] < prompt.length_B[:, None]

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from gfn_jax.models.gpt2 import GPT2, KeyValues
+from gfn_jax.models.decoding import Cache, Decoder
+from gfn_jax.models.gpt2 import GPT2
 from gfn_jax.types import Prompts, checked, trailing
 
 
@@ -26,7 +27,7 @@ class Decoded:
 class _Decoding:
     step: Int[Array, ""]
     hidden_BxD: Float[Array, "B D"]
-    cache: KeyValues
+    cache: Cache
     is_running_B: Bool[Array, " B"]
     decoded: Decoded
 
@@ -37,7 +38,7 @@ def decode_greedily(
 ) -> Decoded:
     """Continues every prompt until an item of `ends_V`, which none may take before `min_new_tokens`."""
     batch = prompts.length_B.shape[0]
-    _, prompt = model.encode(prompts)
+    decoder = Decoder(model, prompts, 1, max_new_tokens)
 
     def choose(state: _Decoding) -> tuple[jax.Array, _Decoding]:
         logits_BxV = model.logits(state.hidden_BxD)
@@ -56,14 +57,14 @@ def decode_greedily(
 
     def body(state: _Decoding) -> _Decoding:
         tokens, chosen = choose(state)
-        hidden, cache = model.decode(tokens[:, None], state.step, prompt, state.cache)
+        hidden, cache = decoder.advance(tokens[:, None], state.step, state.cache)
         return _Decoding(state.step + 1, hidden[:, 0], cache, chosen.is_running_B, chosen.decoded)
 
-    wide = jnp.promote_types(prompt.last_hidden_BxD.dtype, jnp.float32)
+    wide = jnp.promote_types(decoder.first_hidden_BxSxD.dtype, jnp.float32)
     first = _Decoding(
         step=jnp.zeros((), jnp.int32),
-        hidden_BxD=prompt.last_hidden_BxD,
-        cache=model.empty_cache(batch, 1, max_new_tokens),
+        hidden_BxD=decoder.first_hidden_BxSxD[:, 0],
+        cache=decoder.empty_cache,
         is_running_B=jnp.ones(batch, bool),
         decoded=Decoded(
             jnp.zeros((batch, max_new_tokens), jnp.int32), jnp.zeros(batch, jnp.int32), jnp.zeros(batch, wide)

@@ -53,6 +53,15 @@ class LoRALinear(nnx.Module):
             y = (y + self.scale * update).astype(x.dtype)
         return y
 
+    def merge_adapter(self) -> None:
+        """Adds the adapter to the frozen weights, unless their dtype is narrower than its own: it would be rounded off."""
+        if self.lora_a is None or self.lora_b is None:
+            return
+        kernel, a, b = self.kernel[...], self.lora_a[...], self.lora_b[...]
+        if jnp.promote_types(kernel.dtype, a.dtype) == kernel.dtype:
+            self.kernel = nnx.Param(kernel + self.scale * jnp.tensordot(a, b, 1))
+            self.lora_a = self.lora_b = None
+
 
 @jax.custom_vjp
 def _low_rank(x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:

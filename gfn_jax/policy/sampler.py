@@ -3,6 +3,7 @@
 Behaviour settings change what is sampled, never the log-probabilities that are reported.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -10,7 +11,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
-from gfn_jax.models.gpt2 import GPT2, KeyValues
+from gfn_jax.models.decoding import Cache, Decoder
+from gfn_jax.models.gpt2 import GPT2, VOCABULARY_MULTIPLE
 from gfn_jax.policy.masks import Rules, mask_logits
 from gfn_jax.types import Prompts, Scores, Trajectories, checked
 
@@ -40,8 +42,8 @@ class _Decoding:
     step: Int[Array, ""]
     hidden_NxD: Float[Array, "N D"]
     frozen_hidden_NxD: Float[Array, "N D"] | None
-    cache: KeyValues
-    frozen_cache: KeyValues | None
+    cache: Cache
+    frozen_cache: Cache | None
     is_running_N: jax.Array
     trajectories: Trajectories
     scores: Scores
@@ -92,6 +94,30 @@ def _likeliest(logits: jax.Array, is_enough: Callable[[jax.Array], jax.Array]) -
 
 
 @checked
+def draw(key: Key[Array, ""], logits: Float[Array, "N V"]) -> Int[Array, " N"]:
+    """One item of each row, in proportion to the exponentials of its logits; one of -inf is never drawn.
+
+    By inversion, first of a group of neighbours, then within it: two random numbers for each row, where the
+    Gumbel trick takes one for each item.
+    """
+    weights = jnp.exp(logits - logits.max(-1, keepdims=True))
+    # As many groups as the vocabulary's size is a multiple of: a vocabulary that is split over devices stays so.
+    groups = weights.reshape(len(weights), math.gcd(weights.shape[1], VOCABULARY_MULTIPLE), -1)
+    which, where = jax.random.uniform(key, (2, len(weights)), weights.dtype)
+    group_N = _invert(which, groups.sum(-1))
+    inside = jnp.take_along_axis(groups, group_N[:, None, None], axis=1)[:, 0]
+    return (group_N * groups.shape[-1] + _invert(where, inside)).astype(jnp.int32)
+
+
+def _invert(uniform_N: jax.Array, weights_NxI: jax.Array) -> jax.Array:
+    """The first item up to which the weights sum to more than this share of them all."""
+    sums = jnp.cumsum(weights_NxI, axis=1)
+    is_behind = (sums > uniform_N[:, None] * sums[:, -1:]) & (weights_NxI > 0)
+    # Rounded sums may not grow everywhere: where no item is behind, it is the likeliest.
+    return jnp.where(is_behind.any(1), is_behind.argmax(1), weights_NxI.argmax(1))
+
+
+@checked
 def sample(
     policy: GPT2,
     frozen: GPT2,
@@ -113,34 +139,30 @@ def sample(
     temperature = draw_temperature(behaviour, temperature_key)
     row_numbers = jnp.arange(rows)
 
-    def start(model):
-        _, prompt = model.encode(prompts)
-        hidden = jnp.repeat(prompt.last_hidden_BxD, per_prompt, axis=0)
-        return prompt, hidden, model.empty_cache(batch, per_prompt, length)
-
-    def advance(model, tokens_N, step, prompt, cache):
-        hidden, cache = model.decode(tokens_N.reshape(batch, per_prompt), step, prompt, cache)
-        return hidden.reshape(rows, -1), cache
-
-    prompt, hidden, cache = start(policy)
-    frozen_prompt = frozen_hidden = frozen_cache = None
+    decoder = Decoder(policy, prompts, per_prompt, length)
+    frozen_decoder = None
     if rules.needs_frozen_logits and frozen is not policy:
-        frozen_prompt, frozen_hidden, frozen_cache = start(frozen)
+        frozen_decoder = Decoder(frozen, prompts, per_prompt, length)
+
+    def advance(decoder: Decoder, tokens_N: jax.Array, step: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+        hidden, cache = decoder.advance(tokens_N.reshape(batch, per_prompt), step, cache)
+        return hidden.reshape(rows, -1), cache
 
     def choose(state: _Decoding):
         """Draws every row's next token and writes down the log-probabilities at this state."""
         logits = policy.logits(state.hidden_NxD)
         frozen_logits = logits if state.frozen_hidden_NxD is None else frozen.logits(state.frozen_hidden_NxD)
         logits = mask_logits(rules, logits, state.step, frozen_logits)
-        log_p = jax.nn.log_softmax(logits, axis=-1)
+        log_total_N = jax.nn.logsumexp(logits, axis=-1)
         draw_key = jax.random.fold_in(token_key, state.step)
-        tokens = jax.random.categorical(draw_key, behaviour_logits(behaviour, logits, temperature)).astype(jnp.int32)
+        tokens = draw(draw_key, behaviour_logits(behaviour, logits, temperature))
+        log_pterm_N = logits[:, rules.terminator] - log_total_N
         goes_on = state.is_running_N & (tokens != rules.terminator)
-        may_stop = state.is_running_N & (log_p[:, rules.terminator] > -jnp.inf)
+        may_stop = state.is_running_N & (log_pterm_N > -jnp.inf)
         tokens = jnp.where(goes_on, tokens, 0)
         at = jnp.minimum(state.step, length - 1)  # at the maximum length every row stops: nothing to write
         kept = jnp.where(goes_on, tokens, state.trajectories.tokens_NxL[:, at])
-        kept_log_pf = jnp.where(goes_on, log_p[row_numbers, tokens], state.scores.log_pf_NxL[:, at])
+        kept_log_pf = jnp.where(goes_on, logits[row_numbers, tokens] - log_total_N, state.scores.log_pf_NxL[:, at])
         trajectories = Trajectories(
             state.trajectories.tokens_NxL.at[:, at].set(kept),
             state.trajectories.length_N + goes_on,
@@ -148,27 +170,28 @@ def sample(
         )
         scores = Scores(
             state.scores.log_pf_NxL.at[:, at].set(kept_log_pf),
-            state.scores.log_pterm_NxT.at[:, state.step].set(jnp.where(may_stop, log_p[:, rules.terminator], 0)),
+            state.scores.log_pterm_NxT.at[:, state.step].set(jnp.where(may_stop, log_pterm_N, 0)),
             trajectories.is_terminable_NxT,
         )
         return tokens, goes_on, trajectories, scores
 
     def body(state: _Decoding) -> _Decoding:
         tokens, goes_on, trajectories, scores = choose(state)
-        hidden, cache = advance(policy, tokens, state.step, prompt, state.cache)
-        frozen_hidden, frozen_cache = None, None
-        if frozen_prompt is not None:
-            frozen_hidden, frozen_cache = advance(frozen, tokens, state.step, frozen_prompt, state.frozen_cache)
+        hidden, cache = advance(decoder, tokens, state.step, state.cache)
+        frozen_hidden = frozen_cache = None
+        if frozen_decoder is not None and state.frozen_cache is not None:
+            frozen_hidden, frozen_cache = advance(frozen_decoder, tokens, state.step, state.frozen_cache)
         return _Decoding(state.step + 1, hidden, frozen_hidden, cache, frozen_cache, goes_on, trajectories, scores)
 
+    hidden = decoder.first_hidden_BxSxD.reshape(rows, -1)
     wide = jnp.promote_types(hidden.dtype, jnp.float32)
     nowhere_NxT = jnp.zeros((rows, length + 1), bool)
     first = _Decoding(
         step=jnp.zeros((), jnp.int32),
         hidden_NxD=hidden,
-        frozen_hidden_NxD=frozen_hidden,
-        cache=cache,
-        frozen_cache=frozen_cache,
+        frozen_hidden_NxD=None if frozen_decoder is None else frozen_decoder.first_hidden_BxSxD.reshape(rows, -1),
+        cache=decoder.empty_cache,
+        frozen_cache=None if frozen_decoder is None else frozen_decoder.empty_cache,
         is_running_N=jnp.ones(rows, bool),
         trajectories=Trajectories(jnp.zeros((rows, length), jnp.int32), jnp.zeros(rows, jnp.int32), nowhere_NxT),
         scores=Scores(jnp.zeros((rows, length), wide), jnp.zeros((rows, length + 1), wide), nowhere_NxT),

@@ -19,13 +19,8 @@ def hidden_states(model: GPT2, prompts: Prompts, trajectories: Trajectories) -> 
     """The last hidden state at every state of every trajectory; prompts are encoded once each."""
     batch = prompts.length_B.shape[0]
     tokens_BxSxL = trajectories.tokens_NxL.reshape(batch, -1, trajectories.tokens_NxL.shape[-1])
-    _, prompt = model.encode(prompts)
-    hidden_BxSxLxD = model.extend(tokens_BxSxL, prompt)
-    first = jnp.broadcast_to(
-        prompt.last_hidden_BxD[:, None, None, :], (*hidden_BxSxLxD.shape[:2], 1, hidden_BxSxLxD.shape[-1])
-    )
-    hidden = jnp.concatenate([first, hidden_BxSxLxD], axis=2)
-    return hidden.reshape(-1, *hidden.shape[2:])
+    hidden_BxSxTxD = model.states(prompts, tokens_BxSxL)
+    return hidden_BxSxTxD.reshape(-1, *hidden_BxSxTxD.shape[2:])
 
 
 @checked

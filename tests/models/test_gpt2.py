@@ -8,6 +8,7 @@ import torch
 from enumerable import TinyWorld
 from safetensors.torch import save_file
 
+from gfn_jax.models.decoding import Decoder
 from gfn_jax.models.gpt2 import GPT2
 from gfn_jax.models.hf_weights import load_weights, read_architecture
 from gfn_jax.models.parts import ModelStructure
@@ -74,8 +75,8 @@ def encode(model, prompts):
 
 
 @jax.jit
-def extend(model, prompts, tokens):
-    return model.extend(tokens, model.encode(prompts)[1])
+def states(model, prompts, tokens):
+    return model.states(prompts, tokens)
 
 
 def test_a_fresh_adapter_changes_nothing_and_a_trained_one_does(world):
@@ -123,27 +124,33 @@ def whole_sequences(model: GPT2, prompts, tokens_BxSxL):
     return np.stack([hidden[row, :, start : start + length] for row, start in enumerate(prompts.length_B)])
 
 
-def test_cached_decoding_and_extending_equal_the_full_forward_under_padding(hugging_face_directory):
+def test_decoding_and_teacher_forcing_equal_the_full_forward_under_padding(hugging_face_directory):
     _, directory = hugging_face_directory
     architecture, structure, frozen = load(directory)
-    model = structure.frozen(frozen)
+    model = structure.policy(structure.random_adapter(jax.random.key(0)), frozen)
     prompts = random_prompts(architecture.vocab_size, length=11)
     tokens = jnp.asarray(np.random.default_rng(2).integers(0, architecture.vocab_size, (3, 2, 7)), jnp.int32)
     expected = whole_sequences(model, prompts, tokens)
-    np.testing.assert_allclose(extend(model, prompts, tokens), expected, rtol=1e-4, atol=1e-4)
+    forced = states(model, prompts, tokens)
+    np.testing.assert_allclose(forced[:, :, 1:], expected, rtol=1e-4, atol=1e-4)
 
-    _, prompt = encode(model, prompts)
-    cache, decode = model.empty_cache(3, 2, 7), jax.jit(lambda model, *args: model.decode(*args))
-    for step in range(7):
-        hidden, cache = decode(model, tokens[..., step], jnp.asarray(step), prompt, cache)
-        np.testing.assert_allclose(hidden, expected[:, :, step], rtol=1e-4, atol=1e-4)
+    @jax.jit
+    def decode(model, prompts, tokens):
+        decoder = Decoder(model, prompts, 2, 7)
+        hidden, cache = [decoder.first_hidden_BxSxD], decoder.empty_cache
+        for step in range(7):
+            one, cache = decoder.advance(tokens[..., step], jnp.asarray(step), cache)
+            hidden.append(one)
+        return jnp.stack(hidden, 2)
+
+    np.testing.assert_allclose(decode(model, prompts, tokens), forced, rtol=1e-4, atol=1e-4)
 
 
 def test_what_stands_behind_a_prompt_is_never_read(world):
     tokens = jnp.ones((2, 1, 3), jnp.int32)
     noisy = Prompts(world.prompts.tokens_BxP.at[0, 2:].set(6), world.prompts.length_B)
-    expected = extend(world.policy(), world.prompts, tokens)
-    np.testing.assert_array_equal(extend(world.policy(), noisy, tokens), expected)
+    expected = states(world.policy(), world.prompts, tokens)
+    np.testing.assert_array_equal(states(world.policy(), noisy, tokens), expected)
 
 
 def test_causality_by_differentiating_earlier_outputs_by_later_inputs(world):
