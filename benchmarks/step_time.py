@@ -50,7 +50,7 @@ def settings(prompts: int, model: str, **overrides: Any) -> Any:
     raw.model.lora.rank = raw.model.lora.alpha = RANK
     raw.sampling.samples_per_prompt, raw.sampling.min_len, raw.sampling.max_len = SAMPLES, 0, LENGTH
     raw.reward.temperature_start = raw.reward.temperature_end = TEMPERATURE
-    raw.train.prompts_per_step = raw.train.microbatch_prompts = prompts
+    raw.train.prompts_per_step, raw.train.microbatch_prompts = prompts, min(4, prompts)
     return parse_config(raw.to_dict())
 
 

@@ -10,7 +10,7 @@ from gfn_jax.models.gpt2 import GPT2
 from gfn_jax.policy.masks import Rules, mask_logits
 from gfn_jax.types import Prompts, Scores, Trajectories, checked
 
-CHUNK_ELEMENTS = 1 << 24
+CHUNK_ELEMENTS = 1 << 23
 """Most logits held at once: states are read out in chunks, so that [N, T, V] never exists."""
 
 
