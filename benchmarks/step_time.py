@@ -40,7 +40,7 @@ SYSTEMS = ("ours", "as_written", "at_best")
 AGREEMENT = 1e-4
 
 
-def settings(prompts: int, model: str, **overrides: Any) -> Any:
+def settings(prompts: int, model: str) -> Any:
     """The configuration of our side."""
     from configs.common import base
     from gfn_jax.config import parse_config
@@ -152,17 +152,17 @@ class Torch:
 
     def evaluate(self, *arrays: np.ndarray) -> list[np.ndarray]:
         import torch
+        from torch_gflownet import Prompts
 
+        prompts_BxP, *trajectories = arrays
+        given = Prompts.padded(prompts_BxP.tolist()), *(torch.from_numpy(x).long() for x in trajectories)
         with torch.no_grad():
-            return [
-                each.numpy()
-                for each in self._policy.evaluate(*(torch.from_numpy(x).long() for x in arrays), TEMPERATURE)
-            ]
+            return [values.numpy() for values in self._policy.evaluate(*given, TEMPERATURE)]
 
     def train_step(self, prompts_BxP: np.ndarray) -> None:
-        import torch
+        from torch_gflownet import Prompts
 
-        self._policy.train_step(torch.from_numpy(prompts_BxP).long(), TEMPERATURE)
+        self._policy.train_step(Prompts.padded(prompts_BxP.tolist()), TEMPERATURE)
 
     def product(self, size: int) -> Callable[[], Any]:
         import torch
@@ -292,9 +292,7 @@ def measure(args: argparse.Namespace, directory: Path, prompts_BxP: np.ndarray, 
         adapter = ours.do("adapter")
         save_file({name: np.ascontiguousarray(x) for name, x in adapter.items()}, directory / "adapter.safetensors")
         others = {
-            name: stack.enter_context(Worker(name, directory, args.prompts))
-            for name in args.systems
-            if name != "ours"
+            name: stack.enter_context(Worker(name, directory, args.prompts)) for name in args.systems if name != "ours"
         }
         workers = {"ours": ours, **others}
 

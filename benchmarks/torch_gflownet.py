@@ -1,18 +1,51 @@
 """The same training step in PyTorch, with `transformers` and `peft`: as it is commonly written, and at its best.
 
 Both train GPT-2 with LoRA on the modified SubTB objective with lambda = 1 and the frozen model's tempered
-likelihood as reward. Prompts have one length; a continuation has at least 0 tokens.
+likelihood as reward. Prompts are padded on the left; a continuation has at least 0 tokens.
 """
 
 import abc
+import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import GPT2LMHeadModel, LogitsProcessor, LogitsProcessorList
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+    """Token rows padded on the left, and the mask of what is no padding."""
+
+    tokens: torch.Tensor
+    mask: torch.Tensor
+
+    @classmethod
+    def padded(cls, rows: Sequence[Sequence[int]]) -> "Prompts":
+        longest = max(map(len, rows))
+        tokens = torch.tensor([[0] * (longest - len(row)) + list(row) for row in rows])
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+        return cls(tokens, mask)
+
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """What the model takes: without positions, it would count the padding."""
+        positions = (self.mask.cumsum(1) - 1).clamp(min=0)
+        return {"input_ids": self.tokens, "attention_mask": self.mask, "position_ids": positions}
+
+    def followed_by(self, tokens: torch.Tensor) -> "Prompts":
+        return Prompts(torch.cat([self.tokens, tokens], 1), torch.cat([self.mask, torch.ones_like(tokens)], 1))
+
+    def repeated(self, times: int) -> "Prompts":
+        return Prompts(self.tokens.repeat_interleave(times, 0), self.mask.repeat_interleave(times, 0))
+
+    def apart(self) -> list["Prompts"]:
+        """Each of them alone, without padding."""
+        rows = zip(self.tokens, self.mask.bool(), strict=True)
+        return [Prompts.padded([tokens[mask].tolist()]) for tokens, mask in rows]
 
 
 class TorchPolicy(abc.ABC):
@@ -31,21 +64,25 @@ class TorchPolicy(abc.ABC):
         self.is_banned_V = torch.from_numpy(np.load(directory / "banned.npy"))
         self.samples, self.length, self.terminator = samples, length, terminator
 
-    def train_step(self, prompts_BxP: torch.Tensor, temperature: float) -> float:
+    def train_step(self, prompts: Prompts, temperature: float) -> float:
         """One optimiser step; the loss."""
-        loss = self.accumulate_gradient(prompts_BxP, temperature)
+        loss = self.accumulate_gradient(prompts, temperature)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss
 
+    def adapter(self) -> dict[str, torch.Tensor]:
+        """The adapter as PEFT stores it."""
+        return {name: values.contiguous() for name, values in get_peft_model_state_dict(self.model).items()}
+
     @abc.abstractmethod
-    def accumulate_gradient(self, prompts_BxP: torch.Tensor, temperature: float) -> float:
+    def accumulate_gradient(self, prompts: Prompts, temperature: float) -> float:
         """Samples, and adds the gradient of the mean loss over prompts; that loss."""
 
     @abc.abstractmethod
     def evaluate(
-        self, prompts_BxP: torch.Tensor, tokens_NxL: torch.Tensor, length_N: torch.Tensor, temperature: float
+        self, prompts: Prompts, tokens_NxL: torch.Tensor, length_N: torch.Tensor, temperature: float
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """log pi of the tokens [N, L], log R of the states [N, T] and the loss of given trajectories."""
 
@@ -53,16 +90,18 @@ class TorchPolicy(abc.ABC):
         return logits.masked_fill(self.is_banned_V, -math.inf)
 
     @torch.no_grad()
-    def log_r(self, prompts_NxP, tokens_NxL, length_N, temperature: float) -> torch.Tensor:
+    def log_r(self, prompts: Prompts, tokens_NxL, length_N, temperature: float) -> torch.Tensor:
         """log p_frozen(y_1 .. y_t ⊤ | prompt) / temperature of all states that are reached, [N, T]."""
         with self.model.disable_adapter():
-            logits = self.model(
-                input_ids=torch.cat([prompts_NxP, tokens_NxL], 1), logits_to_keep=self.length + 1
-            ).logits
-        log_p = torch.log_softmax(logits, -1)
+            log_p = torch.log_softmax(self.all_logits(prompts, tokens_NxL), -1)
         log_next = log_p[:, :-1].gather(2, tokens_NxL[..., None])[..., 0]
         log_next = torch.where(torch.arange(self.length) < length_N[:, None], log_next, 0.0)
         return (cumulated(log_next) + log_p[..., self.terminator]) / temperature
+
+    def all_logits(self, prompts: Prompts, tokens_NxL: torch.Tensor) -> torch.Tensor:
+        """The logits [N, T, V] of all states of continuations, by one pass."""
+        whole = prompts.followed_by(tokens_NxL)
+        return self.model(**whole.inputs(), logits_to_keep=self.length + 1).logits
 
     def loss(self, log_pf_NxL, log_pterm_NxT, log_r_NxT, length_N) -> torch.Tensor:
         """Modified SubTB, lambda = 1: the mean over pairs of a trajectory's states of (g_j - g_i)^2."""
@@ -79,21 +118,21 @@ class TorchPolicy(abc.ABC):
 class TorchAsWritten(TorchPolicy):
     """Prompt by prompt; tokens drawn one by one from a cached decode through which gradients flow."""
 
-    def accumulate_gradient(self, prompts_BxP, temperature):
+    def accumulate_gradient(self, prompts, temperature):
         total = 0.0
-        for prompt_P in prompts_BxP:
-            prompts_SxP = prompt_P.expand(self.samples, -1)
-            tokens, lengths, log_pf, log_pterm = self.roll_out(prompts_SxP)
-            log_r = self.log_r(prompts_SxP, tokens, lengths, temperature)
-            loss = self.loss(log_pf, log_pterm, log_r, lengths) / len(prompts_BxP)
+        for prompt in prompts.apart():
+            repeated = prompt.repeated(self.samples)
+            tokens, lengths, log_pf, log_pterm = self.roll_out(repeated)
+            log_r = self.log_r(repeated, tokens, lengths, temperature)
+            loss = self.loss(log_pf, log_pterm, log_r, lengths) / len(prompts.tokens)
             loss.backward()
             total += loss.item()
         return total
 
-    def roll_out(self, prompts_SxP, given=None):
+    def roll_out(self, prompts: Prompts, given=None):
         """Draws, or takes as given, every token; log-probabilities come from the decode's own graph."""
-        rows = len(prompts_SxP)
-        output = self.model(input_ids=prompts_SxP, use_cache=True, logits_to_keep=1)
+        rows = len(prompts.tokens)
+        output = self.model(**prompts.inputs(), use_cache=True, logits_to_keep=1)
         running = torch.ones(rows, dtype=torch.bool)
         lengths = torch.zeros(rows, dtype=torch.long)
         drawn, log_pf, log_pterm = [], [], []
@@ -105,31 +144,33 @@ class TorchAsWritten(TorchPolicy):
             lengths = lengths + running
             log_pf.append(torch.where(running, log_p.gather(1, tokens[:, None])[:, 0], 0.0))
             drawn.append(torch.where(running, tokens, self.terminator))
-            output = self.model(
-                input_ids=drawn[-1][:, None], past_key_values=output.past_key_values, use_cache=True
-            )
+            prompts = prompts.followed_by(drawn[-1][:, None])
+            last = {name: values[:, -1:] for name, values in prompts.inputs().items()} | {
+                "attention_mask": prompts.mask
+            }
+            output = self.model(**last, past_key_values=output.past_key_values, use_cache=True)
         log_pterm.append(torch.zeros(rows))  # at the maximum length the stop is forced
         return torch.stack(drawn, 1), lengths, torch.stack(log_pf, 1), torch.stack(log_pterm, 1)
 
-    def evaluate(self, prompts_BxP, tokens_NxL, length_N, temperature):
-        prompts_NxP = prompts_BxP.repeat_interleave(self.samples, 0)
+    def evaluate(self, prompts, tokens_NxL, length_N, temperature):
+        repeated = prompts.repeated(self.samples)
         tokens_NxL = torch.where(torch.arange(self.length) < length_N[:, None], tokens_NxL, self.terminator)
-        tokens, lengths, log_pf, log_pterm = self.roll_out(prompts_NxP, given=lambda step: tokens_NxL[:, step])
-        log_r = self.log_r(prompts_NxP, tokens, lengths, temperature)
+        tokens, lengths, log_pf, log_pterm = self.roll_out(repeated, given=lambda step: tokens_NxL[:, step])
+        log_r = self.log_r(repeated, tokens, lengths, temperature)
         return log_pf, log_r, self.loss(log_pf, log_pterm, log_r, lengths)
 
 
 class TorchAtBest(TorchPolicy):
     """All prompts at once: `generate` without gradients, then one teacher-forced pass with them."""
 
-    def accumulate_gradient(self, prompts_BxP, temperature):
-        tokens, lengths = self.generate(prompts_BxP)
-        _, _, loss = self.evaluate(prompts_BxP, tokens, lengths, temperature)
+    def accumulate_gradient(self, prompts, temperature):
+        tokens, lengths = self.generate(prompts)
+        _, _, loss = self.evaluate(prompts, tokens, lengths, temperature)
         loss.backward()
         return loss.item()
 
     @torch.no_grad()
-    def generate(self, prompts_BxP):
+    def generate(self, prompts: Prompts):
         policy = self
 
         class Masks(LogitsProcessor):
@@ -137,8 +178,8 @@ class TorchAtBest(TorchPolicy):
                 return policy.masked(scores)
 
         drawn = self.model.generate(
-            input_ids=prompts_BxP,
-            attention_mask=torch.ones_like(prompts_BxP),
+            input_ids=prompts.tokens,
+            attention_mask=prompts.mask,
             do_sample=True,
             top_k=0,
             num_return_sequences=self.samples,
@@ -146,20 +187,19 @@ class TorchAtBest(TorchPolicy):
             eos_token_id=self.terminator,
             pad_token_id=self.terminator,
             logits_processor=LogitsProcessorList([Masks()]),
-        )[:, prompts_BxP.shape[1] :]
+        )[:, prompts.tokens.shape[1] :]
         drawn = torch.nn.functional.pad(drawn, (0, self.length - drawn.shape[1]), value=self.terminator)
         is_end = drawn == self.terminator
         return drawn, torch.where(is_end.any(1), is_end.int().argmax(1), self.length)
 
-    def evaluate(self, prompts_BxP, tokens_NxL, length_N, temperature):
-        prompts_NxP = prompts_BxP.repeat_interleave(self.samples, 0)
-        logits = self.model(input_ids=torch.cat([prompts_NxP, tokens_NxL], 1), logits_to_keep=self.length + 1).logits
-        log_p = torch.log_softmax(self.masked(logits), -1)
+    def evaluate(self, prompts, tokens_NxL, length_N, temperature):
+        repeated = prompts.repeated(self.samples)
+        log_p = torch.log_softmax(self.masked(self.all_logits(repeated, tokens_NxL)), -1)
         log_pf = log_p[:, :-1].gather(2, tokens_NxL[..., None])[..., 0]
         log_pf = torch.where(torch.arange(self.length) < length_N[:, None], log_pf, 0.0)
         is_open = torch.arange(self.length + 1) < self.length
         log_pterm = torch.where(is_open, log_p[..., self.terminator], 0.0)
-        log_r = self.log_r(prompts_NxP, tokens_NxL, length_N, temperature)
+        log_r = self.log_r(repeated, tokens_NxL, length_N, temperature)
         return log_pf, log_r, self.loss(log_pf, log_pterm, log_r, length_N)
 
 

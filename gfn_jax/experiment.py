@@ -29,7 +29,7 @@ from gfn_jax.runtime.startup import configure_jax
 from gfn_jax.runtime.train_step import StepFunctions
 from gfn_jax.stopwatch import Stopwatch
 from gfn_jax.tasks import Task, make_task
-from gfn_jax.text.prompts import indices_of_step, pad_to_bucket
+from gfn_jax.text.prompts import bucket_of, indices_of_step, pad_to_bucket
 from gfn_jax.text.tokenizer import Tokenizer
 from gfn_jax.text.vocabulary import banned_items, terminator_id
 from gfn_jax.types import Prompts, Scores, Trajectories
@@ -117,12 +117,18 @@ class Experiment:
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
 
     def check_examples(self, examples: Sequence[Any], *, in_buckets: bool = True) -> None:
-        """Raises `UserError`, naming an example, where a prompt is empty, leaves no room to go on or fits no bucket,
+        """Raises `UserError`, naming an example, where its prompt is none, or where the reward has no use for it."""
+        self.check_prompts(examples, in_buckets=in_buckets)
+        self.check_rewards(examples)
 
-        and where the reward has no use for it.
-        """
+    def check_rewards(self, examples: Sequence[Any]) -> None:
+        """Raises `UserError` where the reward has no use for an example; every process asks about some of them."""
+        self.reward.check(examples[jax.process_index() :: jax.process_count()])
+
+    def check_prompts(self, examples: Sequence[Any], *, in_buckets: bool = True) -> None:
+        """Raises `UserError`, naming an example, where a prompt is empty, leaves no room to go on or fits no bucket."""
         texts = [self.task.prompt(example) for example in examples]
-        lengths = [self._tokens(text) for text in texts]
+        lengths = [self.tokens(example) for example in examples]
         if min(lengths) == 0:
             raise UserError("a prompt is empty: the policy needs at least one token to continue")
         longest = max(lengths)
@@ -133,19 +139,23 @@ class Experiment:
             raise UserError(f"{named}, but the model's context leaves {room} beside sampling.max_len = {max_len}")
         if in_buckets and longest > largest:
             raise UserError(f"{named}, but the largest of data.prompt_buckets is {largest}")
-        self.reward.check(examples[jax.process_index() :: jax.process_count()])
 
     def encode(self, examples: Sequence[Any], like: Sequence[Any] = ()) -> Prompts:
         """The prompts of a batch's examples as token rows on the mesh, in a bucket that also holds those of `like`.
 
         Every process encodes its own.
         """
-        longest = max(self._tokens(self.task.prompt(example)) for example in (*examples, *like))
+        longest = max(self.tokens(example) for example in (*examples, *like))
         own = [self.tokenizer.encode(self.task.prompt(example)) for example in self.rows.own(examples)]
         return self.rows.place(pad_to_bucket(own, self.config.data.prompt_buckets, longest))
 
-    def _tokens(self, prompt: str) -> int:
-        """How many tokens a prompt has."""
+    def buckets(self, examples: Sequence[Any]) -> list[int]:
+        """The lengths that batches of these examples are padded to."""
+        return sorted({bucket_of(self.tokens(example), self.config.data.prompt_buckets) for example in examples})
+
+    def tokens(self, example: Any) -> int:
+        """How many tokens an example's prompt has."""
+        prompt = self.task.prompt(example)
         if prompt not in self._prompt_lengths:
             self._prompt_lengths[prompt] = len(self.tokenizer.encode(prompt))
         return self._prompt_lengths[prompt]

@@ -10,18 +10,16 @@ from rich.console import Console
 from gfn_jax.config import Config
 from gfn_jax.errors import TrainingError, UserError
 from gfn_jax.evaluation.report import before_and_after
-from gfn_jax.evaluation.validation import Validation
-from gfn_jax.experience import Experience, make_buffer
-from gfn_jax.experiment import Examples, Experiment, build
+from gfn_jax.experience import Experience
 from gfn_jax.pipeline import Pipeline
+from gfn_jax.preparation import Prepared, prepare
 from gfn_jax.replay.buffer import ReplayBuffer
 from gfn_jax.replay.entry import NOTHING, UnreadableError
 from gfn_jax.runtime import distributed
-from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
+from gfn_jax.runtime.checkpoint import Snapshot
 from gfn_jax.runtime.interruption import Interruption
-from gfn_jax.runtime.run_directory import check_data, check_ownership, check_visible, claimed, namespace, read_run_id
 from gfn_jax.runtime.startup import configure_jax
-from gfn_jax.runtime.tracking import Tracker, check_login
+from gfn_jax.runtime.tracking import Tracker
 from gfn_jax.seeding import sow
 
 
@@ -36,7 +34,12 @@ def train(config: Config, workdir: Path, console: Console) -> bool:
     console = console if distributed.is_main() else Console(quiet=True)
     try:
         with contextlib.ExitStack() as stack:
-            is_done = _prepare_and_train(config, workdir, console, stack)
+            prepared = prepare(config, workdir, console, stack)
+            try:
+                is_done = _train(prepared, console)
+            except TrainingError as error:
+                prepared.checkpoints.settle()
+                raise TrainingError(f"{error}; {prepared.checkpoints.latest}") from error
         distributed.gather(None)  # the others wait for what the main process does last
     except (UserError, TrainingError):
         raise
@@ -47,56 +50,12 @@ def train(config: Config, workdir: Path, console: Console) -> bool:
     return is_done
 
 
-def _prepare_and_train(config: Config, workdir: Path, console: Console, stack: contextlib.ExitStack) -> bool:
-    is_main = distributed.is_main()
-    with distributed.in_agreement():
-        distributed.check_same({"configuration": config.model_dump_json()})
-        check_ownership(workdir, config)
-        if is_main:
-            check_login(config)
-        examples = Examples.load(config)
-        data_hash = examples.sha256()
-        check_data(workdir, data_hash)
-    run_id = distributed.of_main(read_run_id(workdir))
-    name = distributed.of_main(namespace(workdir, run_id))
-    with distributed.in_agreement():
-        distributed.check_same({"content in its data files": data_hash})
-        buffer = make_buffer(config, name)
-        experiment = stack.enter_context(build(config))
-        experiment.check_examples([*examples.train, *examples.validation])
-    with distributed.in_agreement():
-        distributed.check_same({"content in the model's directory": experiment.frozen_sha256})
-    counts = f"{len(examples.train)} training and {len(examples.validation)} validation examples"
-    console.print(f"{counts}; compiling ...")
-    with distributed.in_agreement():
-        if is_main:
-            stack.enter_context(claimed(workdir, config, data_hash, run_id))
-            stack.enter_context(contextlib.closing(buffer))
-    with distributed.in_agreement():
-        check_visible(workdir, run_id)
-    keep, keep_best = config.train.keep_checkpoints, config.train.keep_best
-    checkpoints = stack.enter_context(
-        Checkpoints(workdir / "checkpoints", experiment.frozen_sha256, keep=keep, keep_best=keep_best)
-    )
-    try:
-        return _train(workdir, console, examples, experiment, buffer, checkpoints)
-    except TrainingError as error:
-        checkpoints.settle()
-        raise TrainingError(f"{error}; {checkpoints.latest}") from error
-
-
-def _train(
-    workdir: Path,
-    console: Console,
-    examples: Examples,
-    experiment: Experiment,
-    buffer: ReplayBuffer,
-    checkpoints: Checkpoints,
-) -> bool:
+def _train(prepared: Prepared, console: Console) -> bool:
+    workdir, examples, experiment = prepared.workdir, prepared.examples, prepared.experiment
+    buffer, checkpoints, fresh = prepared.buffer, prepared.checkpoints, prepared.beginning
     config, stopwatch = experiment.config, experiment.stopwatch
     functions, frozen = experiment.functions, experiment.frozen
     experience = Experience(experiment, buffer)
-    fresh = experiment.beginning()
     with distributed.in_agreement():
         restored, faults = checkpoints.restore_latest(fresh)
     for step, fault in faults.items():
@@ -107,8 +66,9 @@ def _train(
     if restored:
         console.print(f"going on after step {start}, from the checkpoint in {workdir}")
     seeds = _fill(buffer, begin, workdir)
-    validation = Validation(experiment, examples.validation)
+    validation = prepared.validation
     before = after = validation.measure(experiment.adapter)
+    console.print(prepared.warm_up.wait())
     with distributed.in_agreement():
         if config.train.keep_best and config.train.keep_best not in before.summary():
             names = ", ".join(before.summary())
@@ -120,6 +80,8 @@ def _train(
         pipeline = Pipeline(experiment, examples, start, last, begin.waiting if restored else ())
         stopwatch.take()
         for step in range(start, last):
+            with stopwatch.measure("update"):
+                jax.block_until_ready(state)  # of the step before, whose rows were remembered meanwhile
             drawn = pipeline.advance(state.adapter)
             experience.draw(step, drawn.examples)
             components = drawn.components()
@@ -128,8 +90,7 @@ def _train(
                 state, metrics = functions.update(
                     state, frozen, drawn.prompts, drawn.trajectories, components, replayed
                 )
-                tracker.flush()  # writes the step before, while this one runs
-                jax.block_until_ready(state)
+            tracker.flush()  # writes the step before, while this one runs
             experience.remember(step, drawn.examples, drawn.trajectories, components)
             tracker.log_step(step + 1, metrics, drawn.examples, replay=experience.statistics(), time=stopwatch.take())
 

@@ -11,6 +11,8 @@
 An array's name ends in its axes: `log_pf_NxL`. ⊤ is the terminator token.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from beartype import beartype
@@ -33,6 +35,13 @@ class Prompts:
     tokens_BxP: Int[Array, "B P"]
     length_B: Int[Array, " B"]
 
+    @classmethod
+    def shapes(cls, batch: int, length: int, sharding: jax.sharding.Sharding) -> Any:
+        """Prompts without values, to compile for."""
+        lengths: Any = jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=sharding)
+        tokens: Any = lengths.update(shape=(batch, length))
+        return cls(tokens, lengths)
+
 
 @struct.dataclass
 class Trajectories:
@@ -46,6 +55,13 @@ class Trajectories:
     tokens_NxL: Int[Array, "N L"]
     length_N: Int[Array, " N"]
     is_terminable_NxT: Bool[Array, "N T"]
+
+    @classmethod
+    def shapes(cls, rows: int, length: int, sharding: jax.sharding.Sharding) -> Any:
+        """Trajectories without values, to compile for."""
+        lengths: Any = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=sharding)
+        tokens, mask = lengths.update(shape=(rows, length)), lengths.update(shape=(rows, length + 1), dtype=jnp.bool)
+        return cls(tokens, lengths, mask)
 
     @classmethod
     def given(cls, tokens_NxL: jax.Array, length_N: jax.Array) -> "Trajectories":

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import bootstrap
 
 
 class Interval(NamedTuple):
@@ -14,6 +13,8 @@ class Interval(NamedTuple):
 
 def bootstrap_interval(values: np.ndarray, statistic: Callable = np.mean, resamples: int = 2_000) -> Interval:
     """The 95% percentile bootstrap interval of a statistic of per-prompt values, from a fixed seed."""
+    from scipy.stats import bootstrap  # slow to import, and wanted at the end
+
     result = bootstrap(
         (values,), statistic, n_resamples=resamples, method="percentile", rng=np.random.default_rng(0), vectorized=True
     )

@@ -17,7 +17,7 @@ from gfn_jax.experiment import Experiment
 from gfn_jax.models.parts import Weights
 from gfn_jax.policy.sampler import sample
 from gfn_jax.policy.scorer import score
-from gfn_jax.rewards.protocol import Components
+from gfn_jax.rewards.protocol import Call, Components
 from gfn_jax.runtime import distributed
 from gfn_jax.runtime.keys import Purpose, key_for
 from gfn_jax.types import Prompts, Scores, Trajectories
@@ -90,21 +90,41 @@ class Validation:
         compiled = functools.partial(jax.jit, out_shardings=experiment.rows.sharding)
         self._draw, self._draw_frozen, self._rescore = compiled(draw), compiled(draw_frozen), compiled(rescore)
         self._at_stop = compiled(experiment.at_stop)
-        size = experiment.config.eval.prompts_per_batch
-        self._batches = [
-            self._prepare(number, examples[first : first + size], examples)
-            for number, first in enumerate(range(0, len(examples), size))
+        self._examples = examples
+
+    def calls(self) -> list[Call]:
+        """What `measure` will call on the policy's behalf, to be compiled ahead."""
+        experiment = self._experiment
+        adapter, frozen, sharding = experiment.adapter, experiment.frozen, experiment.rows.sharding
+        (bucket,) = experiment.buckets([max(self._examples, key=experiment.tokens)])
+        batch = experiment.config.eval.prompts_per_batch
+        prompts = Prompts.shapes(batch, bucket, sharding)
+        trajectories = Trajectories.shapes(batch * self._samples, experiment.config.sampling.max_len, sharding)
+        return [
+            Call(self._draw, (adapter, frozen, prompts, 0)),
+            Call(self._rescore, (adapter, frozen, prompts, trajectories)),
         ]
 
-    def _prepare(self, number: int, examples: Sequence[Any], like: Sequence[Any]) -> _Batch:
+    @functools.cached_property
+    def _batches(self) -> list[_Batch]:
+        """All examples, the frozen model's samples for them, and requests for their rewards."""
+        size = self._experiment.config.eval.prompts_per_batch
+        starts = range(0, len(self._examples), size)
+        return [self._prepare(number, self._examples[start : start + size]) for number, start in enumerate(starts)]
+
+    def _prepare(self, number: int, examples: Sequence[Any]) -> _Batch:
         experiment = self._experiment
         padded = list(itertools.islice(itertools.cycle(examples), experiment.config.eval.prompts_per_batch))
         own, rows = experiment.rows.own(padded), experiment.rows.numbers(len(padded))
         shown = min(len(examples), experiment.config.eval.probes - number * len(padded)) - rows.start
-        prompts = experiment.encode(padded, like)
+        prompts = experiment.encode(padded, self._examples)
         trajectories = self._draw_frozen(experiment.frozen, prompts, number)
         components = experiment.reward.request(experiment.frozen, own, prompts, trajectories)
         return _Batch(own, max(0, min(shown, len(own))), len(examples), prompts, trajectories, components)
+
+    def sample_frozen(self) -> Callable[[], Components]:
+        """Draws what the frozen model samples, which others may start on judging; the components of some of it."""
+        return self._batches[0].frozen_components
 
     def measure(self, adapter: Weights) -> Measurement:
         """The figures of the policy with this adapter."""

@@ -30,7 +30,9 @@ class Decoder:
         _, prompt = model.encode(prompts)
         batch, width = prompt.last_hidden_BxD.shape
         self.first_hidden_BxSxD = jnp.broadcast_to(prompt.last_hidden_BxD[:, None], (batch, samples, width))
-        zeros = jnp.zeros((batch, samples, config.n_head, length, width // config.n_head), self.first_hidden_BxSxD.dtype)
+        zeros = jnp.zeros(
+            (batch, samples, config.n_head, length, width // config.n_head), self.first_hidden_BxSxD.dtype
+        )
         self.empty_cache: Cache = (KeyValues(zeros, zeros),) * config.n_layer
         self._model, self._length_B = model, prompt.length_B
         self._is_prompt_BxP = jnp.arange(prompts.tokens_BxP.shape[1])[None, :] < prompt.length_B[:, None]
@@ -55,7 +57,9 @@ class Decoder:
             zero = jnp.zeros_like(step)
 
             def insert(stack, new_BxSx1xHxK):
-                return jax.lax.dynamic_update_slice(stack, jnp.moveaxis(new_BxSx1xHxK, 3, 2), (zero, zero, zero, step, zero))
+                return jax.lax.dynamic_update_slice(
+                    stack, jnp.moveaxis(new_BxSx1xHxK, 3, 2), (zero, zero, zero, step, zero)
+                )
 
             kept = jax.tree.map(insert, own, KeyValues(k, v))
             return attend_once(q[:, :, 0], kept, step, prompt, self._is_prompt_BxP)[:, :, None], kept

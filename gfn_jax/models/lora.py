@@ -54,7 +54,7 @@ class LoRALinear(nnx.Module):
         return y
 
     def merge_adapter(self) -> None:
-        """Adds the adapter to the frozen weights, unless their dtype is narrower than its own: it would be rounded off."""
+        """Adds the adapter to the frozen weights, unless their dtype is the narrower one: it would be rounded off."""
         if self.lora_a is None or self.lora_b is None:
             return
         kernel, a, b = self.kernel[...], self.lora_a[...], self.lora_b[...]
@@ -80,7 +80,9 @@ def _low_rank_backward(kept, ct: jax.Array):
     ct = ct.astype(x.dtype)
     rows = tuple(range(low.ndim - 1))
     outputs = tuple(range(1, b.ndim))
-    ct_low = jnp.tensordot(ct, b.astype(x.dtype), (tuple(range(len(rows), ct.ndim)), outputs), preferred_element_type=b.dtype)
+    ct_low = jnp.tensordot(
+        ct, b.astype(x.dtype), (tuple(range(len(rows), ct.ndim)), outputs), preferred_element_type=b.dtype
+    )
     ct_b = jnp.tensordot(low, ct, (rows, rows), preferred_element_type=b.dtype)
     ct_low = ct_low.astype(x.dtype)
     ct_a = jnp.tensordot(ct_low, x, (rows, rows), preferred_element_type=a.dtype)

@@ -1,7 +1,7 @@
-"""Our adapters under the names and in the shapes of the PEFT library's adapter files."""
+"""Our adapters under the names and in the shapes of the PEFT library's adapter files, and back."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -11,12 +11,38 @@ from gfn_jax.models.parts import Weights
 
 def to_peft(adapter: Weights) -> dict[str, np.ndarray]:
     """Every layer's `lora_A.weight` [R, inputs] and `lora_B.weight` [outputs, R], as PEFT stores them for GPT-2."""
-    tensors = {}
+    return {
+        _tensor_name(layer, name, factor): np.ascontiguousarray(_flat(factor, stack[layer]).T)
+        for name, factor, stack in _stacks(adapter)
+        for layer in range(len(stack))
+    }
+
+
+def from_peft(tensors: Mapping[str, np.ndarray], like: Weights) -> Weights:
+    """The adapter that these tensors are, shaped as `like`; raises `KeyError` where one is missing."""
+    adapter: Weights = {"blocks": {module: {} for module in like["blocks"]}}
+    for name, factor, stack in _stacks(like):
+        layers = [tensors[_tensor_name(layer, name, factor)].T for layer in range(len(stack))]
+        adapter["blocks"][_module(name)][factor] = np.stack(layers).reshape(stack.shape)
+    return adapter
+
+
+def _stacks(adapter: Weights) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Layer name, factor ("lora_a" or "lora_b"), and that factor of all layers."""
     for name in LAYER_NAMES:
-        layers: Mapping = adapter["blocks"].get(name.replace(".", "_"), {})
-        for ours, theirs in (("lora_a", "lora_A"), ("lora_b", "lora_B")):
-            for index, factor in enumerate(np.asarray(layers.get(ours, ()))):
-                # A is [*inputs, R] and B [R, *outputs].
-                rows = math.prod(factor.shape[:-1]) if ours == "lora_a" else factor.shape[0]
-                tensors[f"base_model.model.transformer.h.{index}.{name}.{theirs}.weight"] = factor.reshape(rows, -1).T
-    return tensors
+        for factor, stack in adapter["blocks"].get(_module(name), {}).items():
+            yield name, factor, np.asarray(stack)
+
+
+def _module(name: str) -> str:
+    return name.replace(".", "_")
+
+
+def _tensor_name(layer: int, name: str, factor: str) -> str:
+    return f"base_model.model.transformer.h.{layer}.{name}.{factor[:-1]}{factor[-1].upper()}.weight"
+
+
+def _flat(factor: str, values: np.ndarray) -> np.ndarray:
+    """A, [*inputs, R], or B, [R, *outputs], with two axes."""
+    rows = math.prod(values.shape[:-1]) if factor == "lora_a" else values.shape[0]
+    return values.reshape(rows, -1)

@@ -11,8 +11,10 @@ from gfn_jax.config import Answers
 from gfn_jax.errors import UserError
 from gfn_jax.models.greedy import decode_greedily
 from gfn_jax.models.parts import ModelStructure, Weights
-from gfn_jax.text.prompts import pad_to_bucket
+from gfn_jax.rewards.protocol import Call
+from gfn_jax.text.prompts import bucket_of, pad_to_bucket
 from gfn_jax.text.tokenizer import Tokenizer
+from gfn_jax.types import Prompts
 
 
 class Answer(NamedTuple):
@@ -37,9 +39,10 @@ class Answerer:
         tokenizer: Tokenizer,
         buckets: Sequence[int],
         rows: jax.sharding.Sharding,
+        bare: int,
         room: int,
     ):
-        """`rows` is how a batch lies on the mesh; prompts, of some `room` tokens, are padded to one of `buckets`."""
+        """`rows` is how a batch lies on the mesh; prompts, of `bare` to some `room` tokens, are padded to a bucket."""
         self._tokenizer, self._batch_size, self._rows = tokenizer, config.batch_size, rows
         longest = structure.architecture.n_positions - config.max_new_tokens
         if longest < room:
@@ -48,6 +51,11 @@ class Answerer:
                 f"context to an answer's prompt, which may need {room}: the template and sampling.max_len"
             )
         self._buckets = sorted({*(bucket for bucket in buckets if bucket < longest), longest})
+        self._usual = [
+            bucket
+            for bucket in self._buckets
+            if bucket_of(bare, self._buckets) <= bucket <= bucket_of(room, self._buckets)
+        ]
         ends_V = np.zeros(structure.architecture.padded_vocab_size, bool)
         for index, item in enumerate(tokenizer.items):
             ends_V[index] = index in tokenizer.special_ids or b"\n" in item
@@ -68,7 +76,7 @@ class Answerer:
         encoded = [ids[-self._buckets[-1] :] for ids in self._tokenizer.encode_batch(prompts)]
         members: dict[int, list[int]] = {}
         for index, ids in enumerate(encoded):
-            members.setdefault(min(bucket for bucket in self._buckets if bucket >= len(ids)), []).append(index)
+            members.setdefault(bucket_of(len(ids), self._buckets), []).append(index)
         waiting = []
         for bucket, indices in sorted(members.items()):
             for first in range(0, len(indices), self._batch_size):
@@ -85,6 +93,11 @@ class Answerer:
                 text = self._without_end(texts[place])
                 answers[index] = Answer(text, float(decoded.log_p_B[place]), len(rows[place]))
         return [answers[index] for index in range(len(prompts))]
+
+    def calls(self, frozen: Weights) -> list[Call]:
+        """What `answer` will call."""
+        prompts = [Prompts.shapes(self._batch_size, bucket, self._rows) for bucket in self._usual]
+        return [Call(self._decode, (frozen, each)) for each in prompts]
 
     def _without_end(self, text: str) -> str:
         for index in self._tokenizer.special_ids:

@@ -21,7 +21,7 @@ from gfn_jax.config import Answers
 from gfn_jax.models.parts import Weights
 from gfn_jax.rewards.answering import Answer, Answerer
 from gfn_jax.rewards.likelihood import make_log_likelihood
-from gfn_jax.rewards.protocol import Components, Reward, RewardContext
+from gfn_jax.rewards.protocol import Call, Components, Reward, RewardContext
 from gfn_jax.rewards.side_process import Job, WorkerPool
 from gfn_jax.rewards.state_texts import state_texts
 from gfn_jax.text.templates import Template
@@ -57,14 +57,15 @@ class ContradictionReward(Reward):
         self.granularity = config.granularity
         self._config, self._context, self._pool = config, context, pool
         self._answer_prompt = answer_prompt
-        bare = context.tokenizer.encode(answer_prompt.fill(question="", subject=""))
+        bare = len(context.tokenizer.encode(answer_prompt.fill(question="", subject="")))
         self._answerer = Answerer(
             config.answers,
             context.own_structure,
             context.tokenizer,
             context.config.data.prompt_buckets,
             context.rows.local(),
-            room=len(bare) + context.config.sampling.max_len + 1,
+            bare=bare,
+            room=bare + context.config.sampling.max_len + 1,
         )
         self._log_likelihood = make_log_likelihood(context)
         self._answers: LRUCache[str, Answer] = LRUCache(config.cache_size)
@@ -106,6 +107,10 @@ class ContradictionReward(Reward):
         is_missed = jnp.exp(log_contradiction) < hybrid.threshold
         penalised = config.likelihood_weight * log_likelihood - jnp.where(is_missed, hybrid.penalty, 0)
         return jnp.where(step < hybrid.steps, penalised, log_r)
+
+    def calls(self, frozen: Weights, prompts: Prompts, trajectories: Trajectories) -> Sequence[Call]:
+        own = self._context.rows.on_this_process(frozen)
+        return [Call(self._log_likelihood, (frozen, prompts, trajectories)), *self._answerer.calls(own)]
 
     def check(self, examples: Sequence[Claim]) -> None:
         self._pool.submit("check_premises", [claim.edit_fact for claim in examples]).result()

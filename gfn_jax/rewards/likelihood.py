@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from gfn_jax.models.gpt2 import GPT2
 from gfn_jax.models.parts import Weights
 from gfn_jax.policy.scorer import frozen_log_probs
-from gfn_jax.rewards.protocol import Components, Reward, RewardContext
+from gfn_jax.rewards.protocol import Call, Components, Reward, RewardContext
 from gfn_jax.types import Prompts, Trajectories, checked
 
 
@@ -45,6 +45,9 @@ class LikelihoodReward(Reward):
         self, frozen: Weights, examples: Sequence[Any], prompts: Prompts, trajectories: Trajectories
     ) -> Components:
         return {"log_likelihood": self._log_likelihood(frozen, prompts, trajectories)}
+
+    def calls(self, frozen: Weights, prompts: Prompts, trajectories: Trajectories) -> Sequence[Call]:
+        return [Call(self._log_likelihood, (frozen, prompts, trajectories))]
 
     def combine(self, components: Components, step: jax.Array) -> jax.Array:
         return self._weight * components["log_likelihood"]

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 
@@ -16,6 +16,13 @@ from gfn_jax.types import Prompts, Trajectories
 
 Components = Mapping[str, jax.Array]
 """The untempered terms of log R by name, each [N, T]: the value of stopping at each state."""
+
+
+class Call(NamedTuple):
+    """A function that `jax.jit` made, and what it is called with: arrays, or their shapes."""
+
+    function: Any
+    arguments: tuple[Any, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +84,10 @@ class Reward(abc.ABC):
 
         Each process is given some of the examples.
         """
+
+    def calls(self, frozen: Weights, prompts: Prompts, trajectories: Trajectories) -> Sequence[Call]:
+        """What computing a batch's components will call, to be compiled ahead; of the batch, only shapes are given."""
+        return ()
 
     def explain(self, frozen: Weights, examples: Sequence[Any], texts: Sequence[str]) -> list[dict[str, Any]]:
         """What a person would want to read beside each example's continuation: such as the answer to a question.

@@ -16,4 +16,4 @@ def configure_jax(dtype: str) -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache_home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache_home / "gfn_jax" / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

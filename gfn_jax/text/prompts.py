@@ -76,10 +76,14 @@ def indices_of_step(step: int, batch: int, total: int, seed: int) -> np.ndarray:
     return np.array([orders[position // total][position % total] for position in positions])
 
 
+def bucket_of(length: int, buckets: Sequence[int]) -> int:
+    """The smallest of the buckets that holds so many tokens."""
+    return min(bucket for bucket in buckets if bucket >= length)
+
+
 def pad_to_bucket(rows: Sequence[Sequence[int]], buckets: Sequence[int], longest: int) -> Prompts:
     """Token rows, still on the host, padded on the right to the smallest bucket that holds `longest` tokens."""
-    length = min(bucket for bucket in buckets if bucket >= longest)
-    tokens: Any = np.zeros((len(rows), length), np.int32)
+    tokens: Any = np.zeros((len(rows), bucket_of(longest, buckets)), np.int32)
     for row, ids in zip(tokens, rows, strict=True):
         row[: len(ids)] = ids
     lengths: Any = np.asarray([len(row) for row in rows], np.int32)

@@ -1,0 +1,137 @@
+"""Where the time of a next-sentence training step goes: by phase, by operation, and as a trace for the usual viewers.
+
+    python benchmarks/profile_step.py [--model gpt2] [--prompts 4] [--dtype float32] [--trace DIR] [--out FILE.json]
+
+Random weights of a published size; prompts of 40 tokens, 8 samples of up to 30, rank 64. DIR gets a trace that
+XProf, TensorBoard and Perfetto open. (Called profile.py, this file would be taken for Python's own module.)
+"""
+
+import argparse
+import glob
+import json
+import statistics
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from machine import describe
+from rich.console import Console
+from rich.table import Table
+from step_programs import StepPrograms, make_step
+from step_time import LENGTH, PROMPT, RANK, SAMPLES
+
+from configs.common import base
+from gfn_jax.config import parse_config
+from gfn_jax.models.gpt2 import WHEREVER
+from gfn_jax.runtime.mesh import make_mesh, weight_shardings
+from gfn_jax.runtime.model import find_model, load_model
+from gfn_jax.runtime.startup import configure_jax
+from gfn_jax.types import Prompts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="gpt2", help="an architecture's name")
+    parser.add_argument("--prompts", type=int, default=4)
+    parser.add_argument("--microbatch", type=int, help="prompts whose gradient is computed at once; default: all")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--remat", action="store_true")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--trace", type=Path, help="where the trace of one step goes")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+
+    raw = base()
+    raw.data.path, raw.model.name_or_path, raw.model.random_init = "none", args.model, True
+    raw.model.dtype, raw.model.remat = args.dtype, args.remat
+    raw.model.lora.rank = raw.model.lora.alpha = RANK
+    raw.sampling.samples_per_prompt, raw.sampling.max_len = SAMPLES, LENGTH
+    raw.train.prompts_per_step, raw.train.microbatch_prompts = args.prompts, args.microbatch or args.prompts
+    config = parse_config(raw.to_dict())
+    configure_jax(args.dtype)
+    mesh, found = make_mesh(1, 1), find_model(config.model, WHEREVER)
+    shardings = weight_shardings(mesh, found.structure.abstract_frozen, fsdp=False)
+    adapter, frozen, _ = load_model(found, mesh, shardings, config.seed)
+    step = make_step(config, found.structure, mesh)
+    functions = step.functions
+    tokens = np.random.default_rng(0).integers(0, found.structure.architecture.vocab_size, (args.prompts, PROMPT))
+    prompts = step.context.rows.place(
+        Prompts(tokens.astype(np.int32), np.full(args.prompts, PROMPT, np.int32))  # pyright: ignore
+    )
+    state = functions.init(adapter)
+
+    def run(number: int) -> dict[str, float]:
+        """One step; the seconds of its phases."""
+        nonlocal state
+        seconds, started = {}, time.perf_counter()
+
+        def phase(name: str, result: Any) -> Any:
+            nonlocal started
+            jax.block_until_ready(result)
+            seconds[name], started = time.perf_counter() - started, time.perf_counter()
+            return result
+
+        trajectories = phase("sample", functions.sample(state.adapter, frozen, prompts, number))
+        components = phase("likelihood", step.reward.components(frozen, (), prompts, trajectories))
+        state, _ = phase("update", functions.update(state, frozen, prompts, trajectories, components, None))
+        return seconds
+
+    run(0)
+    timed = [run(number) for number in range(1, args.repeats + 1)]
+    with tempfile.TemporaryDirectory() as place:
+        trace = args.trace or Path(place)
+        with jax.profiler.trace(trace):
+            run(args.repeats + 1)
+        operations = slowest(trace)
+    programs = StepPrograms(config, found.structure.architecture, PROMPT).programs
+
+    phases = {}
+    for name, program in programs.items():
+        seconds = statistics.median(each[name] for each in timed)
+        phases[name] = {"seconds": seconds, "tflop": program.flops / 1e12, "tflops": program.flops / seconds / 1e12}
+    result = {
+        "model": args.model,
+        "dtype": args.dtype,
+        "prompts": args.prompts,
+        "phases": phases,
+        "trajectories_per_s": args.prompts * SAMPLES / sum(phase["seconds"] for phase in phases.values()),
+        "operations": operations,
+        **describe(),
+    }
+    table = Table("phase", "s", "share", "TFLOP", "TFLOP/s")
+    whole = sum(phase["seconds"] for phase in phases.values())
+    for name, phase in phases.items():
+        share = f"{phase['seconds'] / whole:.0%}"
+        table.add_row(name, f"{phase['seconds']:.3f}", share, f"{phase['tflop']:.3f}", f"{phase['tflops']:.3f}")
+    console = Console()
+    console.print(table)
+    table = Table("operation", "s", "runs")
+    for name, seconds, times in operations:
+        table.add_row(name, f"{seconds:.3f}", str(times))
+    console.print(table)
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def slowest(trace: Path, count: int = 25) -> list[tuple[str, float, int]]:
+    """The operations that the traced step spent most time in: name, seconds, times."""
+    seconds: Counter[str] = Counter()
+    times: Counter[str] = Counter()
+    (file,) = glob.glob(f"{trace}/**/*.xplane.pb", recursive=True)
+    for plane in jax.profiler.ProfileData.from_file(file).planes:
+        for line in plane.lines:
+            for event in line.events:
+                statistics = dict(event.stats)
+                if "hlo_op" in statistics:
+                    name = f"{statistics.get('hlo_module', '')} {event.name}"
+                    seconds[name] += event.duration_ns / 1e9
+                    times[name] += 1
+    return [(name, value, times[name]) for name, value in seconds.most_common(count)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""All that happens before a run's first step: reading, checking, compiling, taking possession of its directory."""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+from pathlib import Path
+
+from rich.console import Console
+
+from gfn_jax.config import Config
+from gfn_jax.evaluation.validation import Validation
+from gfn_jax.experience import make_buffer
+from gfn_jax.experiment import Examples, Experiment, build
+from gfn_jax.replay.buffer import ReplayBuffer
+from gfn_jax.runtime import distributed
+from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
+from gfn_jax.runtime.run_directory import check_data, check_ownership, check_visible, claimed, namespace, read_run_id
+from gfn_jax.runtime.tracking import check_login
+from gfn_jax.warm_up import WarmUp
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What training works with; `beginning` is the state of a run that has none saved."""
+
+    workdir: Path
+    examples: Examples
+    experiment: Experiment
+    beginning: Snapshot
+    validation: Validation
+    warm_up: WarmUp
+    buffer: ReplayBuffer
+    checkpoints: Checkpoints
+
+
+def prepare(config: Config, workdir: Path, console: Console, stack: contextlib.ExitStack) -> Prepared:
+    """Reads and checks everything that the configuration names, in all processes, before the main one writes.
+
+    What must be closed in the end is given to the stack. Raises `UserError` for whatever the user can mend.
+    """
+    is_main = distributed.is_main()
+    with distributed.in_agreement():
+        distributed.check_same({"configuration": config.model_dump_json()})
+        check_ownership(workdir, config)
+        if is_main:
+            check_login(config)
+        examples = Examples.load(config)
+        data_hash = examples.sha256()
+        check_data(workdir, data_hash)
+    run_id = distributed.of_main(read_run_id(workdir))
+    name = distributed.of_main(namespace(workdir, run_id))
+    everything = [*examples.train, *examples.validation]
+    with distributed.in_agreement():
+        distributed.check_same({"content in its data files": data_hash})
+        buffer = make_buffer(config, name)
+        experiment = stack.enter_context(build(config))
+        experiment.check_prompts(everything)
+    with distributed.in_agreement():
+        distributed.check_same({"content in the model's directory": experiment.frozen_sha256})
+    console.print(f"{len(examples.train)} training and {len(examples.validation)} validation examples; compiling ...")
+
+    # The reward's own models, which check the examples too, start meanwhile.
+    checking = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1)).submit(
+        experiment.check_rewards, everything
+    )
+    beginning = experiment.beginning()
+    warm_up = stack.enter_context(WarmUp(experiment, beginning.state, examples.train))
+    validation = Validation(experiment, examples.validation)
+    warm_up.add(validation.calls())
+    like = validation.sample_frozen()
+    with distributed.in_agreement():
+        checking.result()
+    warm_up.updates(like)
+    with distributed.in_agreement():
+        if is_main:
+            stack.enter_context(claimed(workdir, config, data_hash, run_id))
+            stack.enter_context(contextlib.closing(buffer))
+    with distributed.in_agreement():
+        check_visible(workdir, run_id)
+    keep, keep_best = config.train.keep_checkpoints, config.train.keep_best
+    checkpoints = stack.enter_context(
+        Checkpoints(workdir / "checkpoints", experiment.frozen_sha256, keep=keep, keep_best=keep_best)
+    )
+    return Prepared(workdir, examples, experiment, beginning, validation, warm_up, buffer, checkpoints)
