@@ -52,9 +52,14 @@ def settings(architecture: GPT2Config, data: int, model: int, *, fsdp: bool) -> 
     return parse_config(raw.to_dict())
 
 
+def measure_alone(architecture: GPT2Config) -> StepPrograms:
+    """The programs of a single device."""
+    return StepPrograms(settings(architecture, 1, 1, fsdp=False), architecture, PROMPT_LENGTH)
+
+
 def measure(architecture: GPT2Config) -> dict:
     """Figures of one device's programs; bytes of float32, which for weights and activations bfloat16 halves."""
-    alone = StepPrograms(settings(architecture, 1, 1, fsdp=False), architecture, PROMPT_LENGTH)
+    alone = measure_alone(architecture)
     sharded = StepPrograms(settings(architecture, 4, 1, fsdp=True), architecture, PROMPT_LENGTH)
     figures = {
         "frozen_parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(alone.frozen)),

@@ -66,7 +66,7 @@ def prepare(config: Config, workdir: Path, console: Console, stack: contextlib.E
     beginning = experiment.beginning()
     warm_up = stack.enter_context(WarmUp(experiment, beginning.state, examples.train))
     validation = Validation(experiment, examples.validation)
-    warm_up.add(validation.calls())
+    warm_up.add(validation.to_compile())
     like = validation.sample_frozen()
     with distributed.in_agreement():
         checking.result()

@@ -66,7 +66,7 @@ class WarmUp:
         experiment = self._experiment
         for prompts in self._batches:
             yield Call(experiment.functions.sample, (self._state.adapter, experiment.frozen, prompts, 0))
-            yield from experiment.reward.calls(experiment.frozen, prompts, self._trajectories(self._fresh_rows))
+            yield from experiment.reward.to_compile(experiment.frozen, prompts, self._trajectories(self._fresh_rows))
 
     def _compile_updates(self, like: Callable[[], Components]) -> list[Future]:
         types = {name: values.dtype for name, values in like().items()}

@@ -92,7 +92,7 @@ class Validation:
         self._at_stop = compiled(experiment.at_stop)
         self._examples = examples
 
-    def calls(self) -> list[Call]:
+    def to_compile(self) -> list[Call]:
         """What `measure` will call on the policy's behalf, to be compiled ahead."""
         experiment = self._experiment
         adapter, frozen, sharding = experiment.adapter, experiment.frozen, experiment.rows.sharding

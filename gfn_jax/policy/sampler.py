@@ -94,7 +94,7 @@ def _likeliest(logits: jax.Array, is_enough: Callable[[jax.Array], jax.Array]) -
 
 
 @checked
-def draw(key: Key[Array, ""], logits: Float[Array, "N V"]) -> Int[Array, " N"]:
+def draw_items(key: Key[Array, ""], logits: Float[Array, "N V"]) -> Int[Array, " N"]:
     """One item of each row, in proportion to the exponentials of its logits; one of -inf is never drawn.
 
     By inversion, first of a group of neighbours, then within it: two random numbers for each row, where the
@@ -155,7 +155,7 @@ def sample(
         logits = mask_logits(rules, logits, state.step, frozen_logits)
         log_total_N = jax.nn.logsumexp(logits, axis=-1)
         draw_key = jax.random.fold_in(token_key, state.step)
-        tokens = draw(draw_key, behaviour_logits(behaviour, logits, temperature))
+        tokens = draw_items(draw_key, behaviour_logits(behaviour, logits, temperature))
         log_pterm_N = logits[:, rules.terminator] - log_total_N
         goes_on = state.is_running_N & (tokens != rules.terminator)
         may_stop = state.is_running_N & (log_pterm_N > -jnp.inf)

@@ -94,7 +94,7 @@ class Answerer:
                 answers[index] = Answer(text, float(decoded.log_p_B[place]), len(rows[place]))
         return [answers[index] for index in range(len(prompts))]
 
-    def calls(self, frozen: Weights) -> list[Call]:
+    def to_compile(self, frozen: Weights) -> list[Call]:
         """What `answer` will call."""
         prompts = [Prompts.shapes(self._batch_size, bucket, self._rows) for bucket in self._usual]
         return [Call(self._decode, (frozen, each)) for each in prompts]

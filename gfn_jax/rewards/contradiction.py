@@ -108,9 +108,9 @@ class ContradictionReward(Reward):
         penalised = config.likelihood_weight * log_likelihood - jnp.where(is_missed, hybrid.penalty, 0)
         return jnp.where(step < hybrid.steps, penalised, log_r)
 
-    def calls(self, frozen: Weights, prompts: Prompts, trajectories: Trajectories) -> Sequence[Call]:
+    def to_compile(self, frozen: Weights, prompts: Prompts, trajectories: Trajectories) -> Sequence[Call]:
         own = self._context.rows.on_this_process(frozen)
-        return [Call(self._log_likelihood, (frozen, prompts, trajectories)), *self._answerer.calls(own)]
+        return [Call(self._log_likelihood, (frozen, prompts, trajectories)), *self._answerer.to_compile(own)]
 
     def check(self, examples: Sequence[Claim]) -> None:
         self._pool.submit("check_premises", [claim.edit_fact for claim in examples]).result()

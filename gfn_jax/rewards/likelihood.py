@@ -46,7 +46,7 @@ class LikelihoodReward(Reward):
     ) -> Components:
         return {"log_likelihood": self._log_likelihood(frozen, prompts, trajectories)}
 
-    def calls(self, frozen: Weights, prompts: Prompts, trajectories: Trajectories) -> Sequence[Call]:
+    def to_compile(self, frozen: Weights, prompts: Prompts, trajectories: Trajectories) -> Sequence[Call]:
         return [Call(self._log_likelihood, (frozen, prompts, trajectories))]
 
     def combine(self, components: Components, step: jax.Array) -> jax.Array:

@@ -85,7 +85,7 @@ class Reward(abc.ABC):
         Each process is given some of the examples.
         """
 
-    def calls(self, frozen: Weights, prompts: Prompts, trajectories: Trajectories) -> Sequence[Call]:
+    def to_compile(self, frozen: Weights, prompts: Prompts, trajectories: Trajectories) -> Sequence[Call]:
         """What computing a batch's components will call, to be compiled ahead; of the batch, only shapes are given."""
         return ()
 

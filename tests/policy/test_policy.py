@@ -9,12 +9,13 @@ import pytest
 from enumerable import TinyWorld
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from gfn_jax.policy import scorer
 from gfn_jax.policy.masks import mask_logits
-from gfn_jax.policy.sampler import Behaviour, behaviour_logits, sample
-from gfn_jax.policy.scorer import frozen_log_probs, score
-from gfn_jax.types import Trajectories
+from gfn_jax.policy.sampler import Behaviour, behaviour_logits, draw_items, sample
+from gfn_jax.policy.scorer import frozen_log_probs, hidden_states, score
+from gfn_jax.types import Scores, Trajectories
 
 MASKS = {
     "free": {"min_len": 0},
@@ -36,6 +37,7 @@ def score_jit(policy, frozen, rules, prompts, trajectories):
 
 
 frozen_jit = jax.jit(frozen_log_probs, static_argnums=3)
+draw_jit = jax.jit(draw_items)
 
 
 DRAWS = 4096
@@ -119,6 +121,71 @@ def test_read_out_in_chunks_equals_read_out_at_once(world, monkeypatch):
     monkeypatch.setattr(scorer, "CHUNK_ELEMENTS", 1)  # one state at a time
     chunked = jax.jit(lambda *given: score(*given))(*arguments)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), chunked, expected)
+
+
+def test_gradients_of_scores_equal_those_of_logits_written_out(monkeypatch):
+    """The chunked read-out has its own gradient: here against differentiation through [N, T, V]."""
+    world = TinyWorld(words=5, max_len=3, banned=2, **MASKS["support and minimum length"])
+    everything = world.all_continuations()
+    prompts, rules = world.prompts, world.rules
+    states = jnp.arange(world.max_len + 1)
+    is_token = states[None, :-1] < everything.length_N[:, None]
+    weights = np.random.default_rng(0).normal(size=(2, *everything.is_terminable_NxT.shape)).astype(np.float32)
+
+    def weighted(scores):
+        return (scores.log_pf_NxL * weights[0, :, 1:]).sum() + (scores.log_pterm_NxT * weights[1]).sum()
+
+    def written_out(adapter):
+        policy, frozen = world.structure.policy_and_frozen(adapter, world.frozen)
+        logits, frozen_logits = (model.logits(hidden_states(model, prompts, everything)) for model in (policy, frozen))
+        drawn = jnp.where(is_token, everything.tokens_NxL, rules.terminator)
+        drawn = jnp.pad(drawn, [(0, 0), (0, 1)], constant_values=rules.terminator)
+        log_p = jax.nn.log_softmax(mask_logits(rules, logits, states[None, :], frozen_logits, drawn), axis=-1)
+        log_pf = jnp.take_along_axis(log_p[:, :-1], drawn[:, :-1, None], 2)[..., 0]
+        may_stop = expected.is_terminable_NxT
+        return weighted(
+            Scores(
+                jnp.where(is_token & jnp.isfinite(log_pf), log_pf, 0),
+                jnp.where(may_stop, jnp.where(may_stop, log_p[..., rules.terminator], 0), 0),
+                may_stop,
+            )
+        )
+
+    expected = score_jit(world.policy(), world.frozen_model(), rules, prompts, everything)
+    possible = np.isfinite(np.asarray(expected.log_pf_NxL))
+    monkeypatch.setattr(scorer, "CHUNK_ELEMENTS", 2 * len(everything.length_N) * rules.is_word_V.shape[0])
+
+    def chunked(adapter):  # where the masks forbid what is given there is nothing to differentiate
+        models = world.structure.policy_and_frozen(adapter, world.frozen)
+        scores = score(*models, rules, prompts, everything)
+        return weighted(scores.replace(log_pf_NxL=jnp.where(possible, scores.log_pf_NxL, 0)))
+
+    got, want = jax.jit(jax.grad(chunked))(world.adapter), jax.jit(jax.grad(written_out))(world.adapter)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max()), got, want)
+
+
+@given(
+    logits=arrays(np.float32, (3, 256), elements=st.floats(-30, 30, width=32)),
+    forbidden=arrays(bool, (3, 256)),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=50, deadline=None)
+def test_what_is_forbidden_is_never_drawn(logits, forbidden, seed):
+    forbidden[:, seed] = False  # something is allowed
+    items = draw_jit(jax.random.key(seed), jnp.where(forbidden, -jnp.inf, logits))
+    assert not forbidden[np.arange(3), items].any()
+
+
+def test_items_are_drawn_in_proportion_to_their_weights():
+    logits = np.random.default_rng(0).normal(0, 2, 256).astype(np.float32)
+    logits[::3] = -np.inf
+    rows = 1 << 17
+    items = draw_jit(jax.random.key(0), jnp.broadcast_to(logits, (rows, 256)))
+    expected = np.exp(logits) / np.exp(logits).sum()
+    counts = np.bincount(items, minlength=256)
+    spread = np.sqrt(rows * expected * (1 - expected))
+    assert np.abs((counts - rows * expected)[expected > 0] / spread[expected > 0]).max() < 4.5
+    assert counts[::3].sum() == 0
 
 
 def test_scores_of_a_row_do_not_depend_on_its_batch(world):

@@ -60,10 +60,14 @@ def test_products_are_counted_as_often_as_loops_run():
 
 
 def test_every_device_does_its_own_share(alone, spread):
-    _, compiled = spread
+    (_, model), compiled = spread
+    layers = sum(4 * leaf.size for leaf in jax.tree.leaves(alone.frozen["blocks"]))
+    # Sampling has the layers once more, outside their stacks: as much of them as the device holds.
+    own, whole = {"sample": layers / model}, {"sample": layers}
     for name, program in compiled.programs.items():
         assert program.flops <= 0.26 * alone.programs[name].flops, name
-        assert compiled.temporary[name] <= 0.3 * alone.temporary[name], name
+        held, held_alone = compiled.temporary[name] - own.get(name, 0), alone.temporary[name] - whole.get(name, 0)
+        assert held <= 0.3 * held_alone, name
 
 
 def test_with_prompts_split_an_update_reduces_the_adapters_gradient_and_nothing_else():
@@ -82,7 +86,7 @@ def test_with_prompts_split_an_update_reduces_the_adapters_gradient_and_nothing_
 
 def test_with_weights_split_an_update_exchanges_what_tensor_parallelism_must():
     """Sums and parts of hidden states, low-rank products, the adapter's gradient, and figures of each state."""
-    positions = {(PROMPTS, SAMPLES, LENGTH), (PROMPTS, 32), (PROMPTS * SAMPLES, LENGTH + 1)}
+    positions = {(PROMPTS, 32 + SAMPLES * LENGTH), (PROMPTS, SAMPLES, LENGTH + 1), (PROMPTS * SAMPLES, LENGTH + 1)}
     expected = {(*shape, last) for shape in positions for last in (RANK, WIDTH)} | positions | {()}
     compiled = compiled_for(1, 4)
     adapter = {leaf.shape for leaf in jax.tree.leaves(compiled.adapter)}
