@@ -3,9 +3,9 @@
     python benchmarks/predicted_speed.py [--out docs/results/predicted_speed.json]
 
 gpt2-xl, 32 prompts x 8 samples in one optimiser step, bfloat16. FLOPs and bytes of the matrix products are counted in
-our compiled programs, loops as often as they run; each program takes the longer of what its FLOPs take at an assumed share of
-the peak and its bytes at the memory's rate. The step as commonly written in PyTorch, prompt by prompt and token by
-token with gradients, is bound by launching its kernels one by one, and is predicted from their number.
+our compiled programs, loops as often as they run; each program takes the longer of what its FLOPs take at an assumed
+share of the peak and its bytes at the memory's rate. The step as commonly written in PyTorch, prompt by prompt and
+token by token with gradients, is bound by launching its kernels one by one, and is predicted from their number.
 """
 
 import argparse
@@ -23,7 +23,7 @@ ASSUMED = {
     "share_of_it": HARDWARE["share_of_it"],
     "bytes_per_s": 4.8e12,  # of its memory, as its maker says
     "launch_s": 5e-6,  # of one kernel from Python, while the GPU waits for the next
-    "kernels_of_a_layer_forward": 45,  # norms, four adapted products of five kernels each, attention with its cache, additions
+    "kernels_of_a_layer_forward": 45,  # norms, four adapted products of five each, attention with its cache, additions
     "kernels_of_a_layer_backward": 75,
 }
 

@@ -374,7 +374,7 @@ def plot(result: dict, file: Path) -> None:
     axes.axvline(floor, color="C3", lw=1, ls="--", label="this machine's floor")
     axes.set(xlabel="trajectories / s")
     axes.invert_yaxis()
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="center right", frameon=False)
     figure.savefig(file, dpi=150)
 
 

@@ -45,8 +45,8 @@ def test_nothing_is_compiled_after_the_first_of_200_steps_with_prompts_of_all_le
         said = run(settings, workdir)
     finally:
         jax.monitoring.unregister_event_duration_listener(watch)
-    assert "compiled 11 functions in" in said  # sample, likelihood and update for each bucket, and validation's two
     assert late == []
+    assert "compiled 11 functions in" in said  # sample, likelihood and update for each bucket, and validation's two
 
 
 def test_no_more_logits_are_held_than_one_chunk_has(monkeypatch):
