@@ -1,15 +1,13 @@
 """What is compiled, and when."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from compiled import Program
-from enumerable import TinyWorld
-from helpers import run, short_config
+import pytest
+from helpers import config, run, short_config
+from step_programs import StepPrograms
 
+from gfn_jax.models.gpt2 import GPT2Config
 from gfn_jax.policy import scorer
-from gfn_jax.policy.scorer import score
-from gfn_jax.types import Trajectories
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -49,24 +47,24 @@ def test_nothing_is_compiled_after_the_first_of_200_steps_with_prompts_of_all_le
     assert "compiled 11 functions in" in said  # sample, likelihood and update for each bucket, and validation's two
 
 
-def test_no_more_logits_are_held_than_one_chunk_has(monkeypatch):
-    """Neither the value nor the gradient of the objective's scores keeps [N, T, V]."""
-    world = TinyWorld(words=101, banned=26, min_len=1, max_len=6)
-    architecture, rows = world.structure.architecture, 2 * 5
-    vocabulary, width = architecture.padded_vocab_size, architecture.n_embd
-    tokens = jnp.asarray(np.random.default_rng(0).integers(0, 101, (rows, 6)), jnp.int32)
-    trajectories = Trajectories.given(tokens, jnp.full(rows, 6, jnp.int32))
-
-    def total(adapter, frozen):
-        models = world.structure.policy_and_frozen(adapter, frozen)
-        scores = score(*models, world.rules, world.prompts, trajectories)
-        return scores.log_pf_NxL.sum() + scores.log_pterm_NxT.sum()
-
-    for states in (2, 3):
-        monkeypatch.setattr(scorer, "CHUNK_ELEMENTS", states * rows * vocabulary)
-        for function in (total, jax.grad(total)):
-            text = jax.jit(lambda *given, function=function: function(*given)).lower(world.adapter, world.frozen)
-            program = Program(text.compile().as_text())
-            shapes = {shape for each in program.arrays_with(vocabulary) for _, shape in each.arrays if shape}
-            logits = [np.prod(shape) for shape in shapes if width not in shape]
-            assert max(logits) == states * rows * vocabulary
+@pytest.mark.parametrize("states", [2, 3])
+def test_no_more_logits_are_held_than_one_chunk_has(states, monkeypatch):
+    """Neither the reward's pass nor the update keeps [N, T, V]."""
+    prompts, samples, length, width = 2, 5, 6, 44
+    architecture = GPT2Config(vocab_size=1021, n_positions=32, n_embd=width, n_layer=2, n_head=2)
+    vocabulary, rows = architecture.padded_vocab_size, prompts * samples
+    settings = config(
+        data__path="-",
+        model__name_or_path="-",
+        model__lora__rank=3,
+        train__prompts_per_step=prompts,
+        train__microbatch_prompts=prompts,
+        sampling__samples_per_prompt=samples,
+        sampling__max_len=length,
+    )
+    monkeypatch.setattr(scorer, "CHUNK_ELEMENTS", states * rows * vocabulary)
+    programs = StepPrograms(settings, architecture, prompt_length=7).programs
+    for name in ("likelihood", "update"):
+        shapes = {shape for each in programs[name].arrays_with(vocabulary) for _, shape in each.arrays}
+        held = [np.prod(shape) for shape in shapes if vocabulary in shape and width not in shape]
+        assert max(held) == states * rows * vocabulary, name
