@@ -35,6 +35,11 @@ class Prompts:
     tokens_BxP: Int[Array, "B P"]
     length_B: Int[Array, " B"]
 
+    @property
+    def is_token_BxP(self) -> jax.Array:  # noqa: N802 (its axes)
+        """What is no padding."""
+        return jnp.arange(self.tokens_BxP.shape[1])[None, :] < self.length_B[:, None]
+
     @classmethod
     def shapes(cls, batch: int, length: int, sharding: jax.sharding.Sharding) -> Any:
         """Prompts without values, to compile for."""

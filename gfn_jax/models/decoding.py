@@ -34,8 +34,7 @@ class Decoder:
             (batch, samples, config.n_head, length, width // config.n_head), self.first_hidden_BxSxD.dtype
         )
         self.empty_cache: Cache = (KeyValues(zeros, zeros),) * config.n_layer
-        self._model, self._length_B = model, prompt.length_B
-        self._is_prompt_BxP = jnp.arange(prompts.tokens_BxP.shape[1])[None, :] < prompt.length_B[:, None]
+        self._model, self._prompt_tokens = model, prompts
         heads_first = jax.tree.map(lambda x: jnp.moveaxis(x, 3, 2), prompt.layers)  # [layers, B, H, P, K]
         self._prompts = [jax.tree.map(lambda x, layer=layer: x[layer], heads_first) for layer in range(config.n_layer)]
         self._blocks = model.separate_blocks()
@@ -45,7 +44,7 @@ class Decoder:
         self, tokens: Int[Array, "B S"], step: Int[Array, ""], cache: Cache
     ) -> tuple[Float[Array, "B S D"], Cache]:
         """Hidden state of one more token, the `step`-th (from 0) of its continuation; the cache with this token."""
-        hidden = self._model.embed(tokens[..., None], (self._length_B + step)[:, None, None])
+        hidden = self._model.embed(tokens[..., None], (self._prompt_tokens.length_B + step)[:, None, None])
         kept = []
         for block, prompt, own in zip(self._blocks, self._prompts, cache, strict=True):
             hidden, own = self._through(block(step), hidden, step, prompt, own)
@@ -62,7 +61,7 @@ class Decoder:
                 )
 
             kept = jax.tree.map(insert, own, KeyValues(k, v))
-            return attend_once(q[:, :, 0], kept, step, prompt, self._is_prompt_BxP)[:, :, None], kept
+            return attend_once(q[:, :, 0], kept, step, prompt, self._prompt_tokens.is_token_BxP)[:, :, None], kept
 
         return block(hidden, attend)
 

@@ -98,10 +98,9 @@ class KeyValues:
 
 @struct.dataclass
 class PromptCache:
-    """An encoded prompt: keys and values [layers, B, P, H, K], lengths, and the last token's hidden state."""
+    """An encoded prompt: keys and values [layers, B, P, H, K], and the last token's hidden state."""
 
     layers: KeyValues
-    length_B: Int[Array, " B"]
     last_hidden_BxD: Float[Array, "B D"]
 
 
@@ -224,10 +223,10 @@ class GPT2(nnx.Module):
 
             return block(hidden, attend)
 
-        hidden, layers = self._scan(layer, hidden, ())
+        hidden, layers = self._scan(layer, hidden)
         hidden = self.ln_f(hidden)[:, 0]
         last = jnp.take_along_axis(hidden, prompts.length_B[:, None, None] - 1, axis=1)[:, 0]
-        return hidden, PromptCache(layers, prompts.length_B, last)
+        return hidden, PromptCache(layers, last)
 
     @checked
     def states(self, prompts: Prompts, tokens: Int[Array, "B S L"]) -> Float[Array, "B S T D"]:
@@ -245,20 +244,19 @@ class GPT2(nnx.Module):
             jnp.concatenate([prompt_positions, positions], 1),
         )
         prompt_causal, causal = (jnp.tril(jnp.ones((size, size), bool))[None, None, None] for size in (length, count))
-        is_prompt_BxP = jnp.arange(length)[None, :] < prompts.length_B[:, None]
 
         def layer(hidden, block):
             def attend(*qkv):
                 of_prompt = [x[:, :length] for x in qkv]
                 q, k, v = (x[:, length:].reshape(batch, samples, count, *x.shape[2:]) for x in qkv)
-                attended = attention(q, KeyValues(k, v), causal, KeyValues(*of_prompt[1:]), is_prompt_BxP)
+                attended = attention(q, KeyValues(k, v), causal, KeyValues(*of_prompt[1:]), prompts.is_token_BxP)
                 prompt_q, *prompt_kv = (x[:, None] for x in of_prompt)
                 prompt_attended = attention(prompt_q, KeyValues(*prompt_kv), prompt_causal, None, None)[:, 0]
                 return jnp.concatenate([prompt_attended, attended.reshape(batch, -1, *attended.shape[3:])], 1), None
 
             return block(hidden, attend)
 
-        hidden, _ = self._scan(layer, hidden, ())
+        hidden, _ = self._scan(layer, hidden)
         last = jnp.take_along_axis(hidden[:, :length], prompts.length_B[:, None, None] - 1, axis=1)
         first = jnp.broadcast_to(last[:, :, None], (batch, samples, 1, hidden.shape[-1]))
         behind = hidden[:, length:].reshape(batch, samples, count, -1)
@@ -326,19 +324,18 @@ class GPT2(nnx.Module):
             lambda path, weight: checkpoint_name(whole(_block_path(path), weight), _WHOLE), state
         )
 
-    def _scan(self, layer, carry, per_layer: tuple):
-        """Runs `layer(carry, block, *slices of per_layer)` over the stacked blocks."""
+    def _scan(self, layer, carry):
+        """Runs `layer(carry, block)` over the stacked blocks."""
         graphdef, state = nnx.split(self.blocks)
 
-        def step(carry, xs):
-            block_state, *rest = xs
-            return layer(carry, nnx.merge(graphdef, self._whole_block(block_state)), *rest)
+        def step(carry, block_state):
+            return layer(carry, nnx.merge(graphdef, self._whole_block(block_state)))
 
         if self.remat:
             step = jax.checkpoint(step)
         elif self.layout.whole is not None:  # or the backward pass would find all layers' whole weights kept for it
             step = jax.checkpoint(step, policy=jax.checkpoint_policies.save_anything_except_these_names(_WHOLE))
-        return jax.lax.scan(step, carry, (state, *per_layer))
+        return jax.lax.scan(step, carry, state)
 
 
 def _block_path(path: tuple) -> Path:
