@@ -28,7 +28,7 @@ from exactness_report import plot, print_table, write
 from machine import describe
 from rich.console import Console
 
-from configs.common import base
+from gfn_jax.base_config import base
 from gfn_jax.config import Config, parse_config
 from gfn_jax.objectives import OBJECTIVES
 from gfn_jax.runtime.mesh import make_mesh, replicated

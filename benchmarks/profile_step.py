@@ -24,7 +24,7 @@ from rich.table import Table
 from step_programs import StepPrograms, make_step
 from step_time import LENGTH, PROMPT, RANK, SAMPLES
 
-from configs.common import base
+from gfn_jax.base_config import base
 from gfn_jax.config import parse_config
 from gfn_jax.models.gpt2 import WHEREVER
 from gfn_jax.runtime.mesh import make_mesh, weight_shardings

@@ -17,7 +17,7 @@ import numpy as np
 from machine import describe
 from rich.progress import track
 
-from configs.common import base
+from gfn_jax.base_config import base
 from gfn_jax import objectives
 from gfn_jax.config import parse_config
 from gfn_jax.experiment import Examples, build

@@ -42,7 +42,7 @@ AGREEMENT = 1e-4
 
 def settings(prompts: int, model: str) -> Any:
     """The configuration of our side."""
-    from configs.common import base
+    from gfn_jax.base_config import base
     from gfn_jax.config import parse_config
 
     raw = base()

@@ -5,7 +5,7 @@ The paper sweeps the end temperature over 0.8 to 0.95: `--config.reward.temperat
 and where the weights do not fit into each, `--config.mesh.fsdp=True`.
 """
 
-from configs.common import base
+from gfn_jax.base_config import base
 
 
 def get_config():

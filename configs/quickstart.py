@@ -1,6 +1,6 @@
 """Contradictory questions in the miniature world: minutes on two CPU cores."""
 
-from configs.common import base
+from gfn_jax.base_config import base
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """The typed view of a configuration, and all of its validation; nothing else sees a ConfigDict.
 
-Every key stands in a file of `configs/`, with its meaning in `configs/common.py`: nothing has a
+Every key stands in a file of `configs/`, with its meaning in `gfn_jax/base_config.py`: nothing has a
 default here.
 """
 
@@ -66,6 +66,7 @@ class LoRA(Section):
     rank: Count
     alpha: Positive
     targets: Annotated[tuple[str, ...], Field(min_length=1)]
+    init_from: str
 
 
 class Model(Section):
@@ -73,6 +74,7 @@ class Model(Section):
     tokenizer: str
     random_init: bool
     dtype: Literal["bfloat16", "float32", "float64"]
+    quantize: Literal["", "int8", "nf4"]
     remat: bool
     lora: LoRA
 

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from gfn_jax import objectives
 from gfn_jax.config import Config, check_terminal_reward
 from gfn_jax.errors import UserError
-from gfn_jax.models.hf_weights import TOKENIZER_FILES, find_directory
+from gfn_jax.models.hf_files import TOKENIZER_FILES, find_directory
 from gfn_jax.models.parts import ModelStructure, Weights
 from gfn_jax.policy.masks import Rules, make_rules
 from gfn_jax.replay.entry import NOTHING
@@ -34,7 +34,11 @@ from gfn_jax.text.tokenizer import Tokenizer
 from gfn_jax.text.vocabulary import banned_items, terminator_id
 from gfn_jax.types import Prompts, Scores, Trajectories
 
-_OF_REWARDS: dict[str, Any] = {"task": True, "model": {"tokenizer"}, "reward": {"granularity", "answers", "nli"}}
+_OF_REWARDS: dict[str, Any] = {
+    "task": True,
+    "model": {"tokenizer", "quantize"},
+    "reward": {"granularity", "answers", "nli"},
+}
 """The configuration that a reward's components depend on, beside the frozen weights."""
 
 

@@ -3,8 +3,9 @@
 import os
 import tempfile
 
-_COMPILED = tempfile.TemporaryDirectory(prefix="gfn_jax_compiled_")  # shared by the tests of one run alone
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
+_CACHE = tempfile.TemporaryDirectory(prefix="gfn_jax_cache_")  # shared by the tests of one run alone
+os.environ["XDG_CACHE_HOME"] = _CACHE.name
+os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_CACHE.name}/compiled"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"

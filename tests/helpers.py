@@ -8,7 +8,7 @@ from rich.console import Console
 from transformers import AutoTokenizer, DebertaV2Config, DebertaV2ForSequenceClassification, GPT2LMHeadModel
 from transformers import GPT2Config as HFConfig
 
-from configs.common import base
+from gfn_jax.base_config import base
 from gfn_jax.config import Config, parse_config
 from gfn_jax.experiment import Experiment, build
 from gfn_jax.rewards.protocol import RewardContext

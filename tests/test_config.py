@@ -5,7 +5,7 @@ import importlib
 import pytest
 from helpers import ROOT, config
 
-from configs.common import base
+from gfn_jax.base_config import base
 from gfn_jax.config import differing_keys, known_keys, parse_config
 from gfn_jax.errors import UserError
 

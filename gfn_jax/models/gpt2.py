@@ -6,7 +6,7 @@ serve all its continuations, in sampling and in scoring alike.
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -121,15 +121,23 @@ class LayerNorm(nnx.Module):
 class Block(nnx.Module):
     """One pre-norm transformer layer; how it attends is passed in."""
 
-    def __init__(self, config: GPT2Config, lora: LoRAConfig | None, dtype: jnp.dtype, layout: Layout, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: GPT2Config,
+        lora: LoRAConfig | None,
+        dtype: jnp.dtype,
+        quantize: str,
+        layout: Layout,
+        rngs: nnx.Rngs,
+    ):
         width, heads = config.n_embd, config.n_head
         inner = config.n_inner or 4 * width
         head_axes = (heads, width // heads)
         residual_std = 0.02 / math.sqrt(2 * config.n_layer)
 
         def linear(name, inputs, outputs, std=0.02):
-            adapter = lora if lora and any(matches(target, name) for target in lora.targets) else None
-            return LoRALinear(inputs, outputs, lora=adapter, dtype=dtype, kernel_std=std, rngs=rngs)
+            adapter = lora if lora and name in adapted_layers(lora.targets) else None
+            return LoRALinear(inputs, outputs, lora=adapter, dtype=dtype, quantize=quantize, kernel_std=std, rngs=rngs)
 
         self.ln_1 = LayerNorm(width, config.layer_norm_epsilon, dtype)
         self.attn_c_attn = linear("attn.c_attn", (width,), (3, *head_axes))
@@ -150,13 +158,21 @@ class Block(nnx.Module):
 
 
 def weight_axes(path: Path, ndim: int) -> tuple[str | None, ...]:
-    """The names of a frozen weight's axes: vocabulary, width, heads, inner (of the MLP), or None."""
-    return _WEIGHT_AXES.get(path, (None,) * ndim)
+    """The names of a frozen weight's axes: vocabulary, width, heads, inner (of the MLP), or None.
+
+    The parts of a quantised kernel have the kernel's.
+    """
+    return _WEIGHT_AXES.get(path) or _WEIGHT_AXES.get(path[:-1], (None,) * ndim)
 
 
-def matches(target: str, name: str) -> bool:
-    """Whether a LoRA target means the layer `name`, as PEFT reads it: whole dotted suffixes."""
-    return f".{name}".endswith(f".{target}")
+def adapted_layers(targets: Sequence[str]) -> tuple[str, ...]:
+    """The layers that LoRA targets mean, as PEFT reads them: whole dotted suffixes."""
+    return tuple(name for name in LAYER_NAMES if any(f".{name}".endswith(f".{target}") for target in targets))
+
+
+def input_axes(path: Path) -> int:
+    """How many of the axes of one layer's kernel are its inputs: attention's output has heads and head width."""
+    return 2 if path[-2] == "attn_c_proj" else 1
 
 
 def attention(q_BxSxQxHxK, own: KeyValues, own_mask, prompt: KeyValues | None, prompt_mask_BxP) -> jax.Array:
@@ -189,6 +205,7 @@ class GPT2(nnx.Module):
         lora: LoRAConfig | None = None,
         *,
         dtype: jnp.dtype = jnp.float32,
+        quantize: str = "",
         remat: bool = False,
         layout: Layout = WHEREVER,
         rngs: nnx.Rngs,
@@ -199,10 +216,10 @@ class GPT2(nnx.Module):
         @nnx.split_rngs(splits=config.n_layer)
         @nnx.vmap
         def stacked(rngs):
-            return Block(config, lora, dtype, layout, rngs)
+            return Block(config, lora, dtype, quantize, layout, rngs)
 
         self.config, self.layout = config, layout
-        self.remat = remat
+        self.quantize, self.remat = quantize, remat
         self.wte = embedding(config.padded_vocab_size)
         self.wpe = embedding(config.n_positions)
         self.blocks = stacked(rngs)
@@ -293,15 +310,15 @@ class GPT2(nnx.Module):
     def separate_blocks(self) -> list[Callable[[jax.Array], Block]]:
         """The layers, their weights taken out of the stacks, with the adapter merged in where that loses nothing.
 
-        Each is a function of a loop's step, whose weights are put together, where they are spread over devices,
-        in that step and not before.
+        Each is a function of a loop's step, whose weights are put together, where they are spread over devices
+        or quantised, in that step and not before.
         """
         graphdef, state = nnx.split(self.blocks)
         whole = self.layout.whole
 
         def separate(layer: int) -> Callable[[jax.Array], Block]:
             own = jax.tree.map(lambda weight: weight[layer], state)
-            if whole is None:
+            if whole is None and not self.quantize:
                 block = nnx.merge(graphdef, own)
                 for _, module in nnx.iter_modules(block):
                     if isinstance(module, LoRALinear):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from gfn_jax.models.quantization import QuantizedKernel
 from gfn_jax.types import LoRAConfig, trailing
 
 
@@ -16,7 +17,7 @@ class LoRALinear(nnx.Module):
     W has shape [*inputs, *outputs], A [*inputs, R], B [R, *outputs]. B starts at zero, so that the
     adapted layer equals the frozen one. A and B are `nnx.LoRAParam`s of at least float32; their
     products take operands in the activations' dtype, accumulate and add up in at least float32. W
-    and b are `nnx.Param`s. Without a `lora` the layer has no adapter.
+    and b are `nnx.Param`s, W of few bits with a `quantize`. Without a `lora` the layer has no adapter.
     """
 
     def __init__(
@@ -26,12 +27,14 @@ class LoRALinear(nnx.Module):
         *,
         lora: LoRAConfig | None,
         dtype: jnp.dtype,
+        quantize: str,
         kernel_std: float,
         rngs: nnx.Rngs,
     ):
         inputs, outputs = tuple(inputs), tuple(outputs)
         self.contracted = len(inputs)
-        self.kernel = nnx.Param(kernel_std * jax.random.normal(rngs.params(), inputs + outputs, dtype))
+        kernel = kernel_std * jax.random.normal(rngs.params(), inputs + outputs, dtype)
+        self.kernel = QuantizedKernel(kernel, self.contracted, quantize) if quantize else nnx.Param(kernel)
         self.bias = nnx.Param(jnp.zeros(outputs, dtype))
         self.scale = lora.alpha / lora.rank if lora else 0.0
         if lora is None:
@@ -46,7 +49,8 @@ class LoRALinear(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the layer to the last axes of `x`."""
-        y = jnp.tensordot(x, self.kernel[...], self.contracted)
+        kernel = self.kernel
+        y = kernel(x) if isinstance(kernel, QuantizedKernel) else jnp.tensordot(x, kernel[...], self.contracted)
         y += trailing(self.bias[...], y.ndim)
         if self.lora_a is not None and self.lora_b is not None:
             update = _low_rank(x, self.lora_a[...], self.lora_b[...])
@@ -54,8 +58,8 @@ class LoRALinear(nnx.Module):
         return y
 
     def merge_adapter(self) -> None:
-        """Adds the adapter to the frozen weights, unless their dtype is the narrower one: it would be rounded off."""
-        if self.lora_a is None or self.lora_b is None:
+        """Adds the adapter to the frozen weights, unless these are the narrower ones: it would be rounded off."""
+        if self.lora_a is None or self.lora_b is None or isinstance(self.kernel, QuantizedKernel):
             return
         kernel, a, b = self.kernel[...], self.lora_a[...], self.lora_b[...]
         if jnp.promote_types(kernel.dtype, a.dtype) == kernel.dtype:

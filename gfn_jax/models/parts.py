@@ -25,15 +25,17 @@ class ModelStructure:
         lora: LoRAConfig,
         *,
         dtype: jnp.dtype,
+        quantize: str = "",
         remat: bool,
         layout: Layout = WHEREVER,
     ):
-        self._arguments = {"architecture": architecture, "lora": lora, "dtype": dtype, "remat": remat}
+        how = {"dtype": dtype, "quantize": quantize, "remat": remat}
+        self._arguments = {"architecture": architecture, "lora": lora, **how}
 
         def build(key: jax.Array, lora: LoRAConfig | None) -> GPT2:
-            return GPT2(architecture, lora, dtype=dtype, remat=remat, layout=layout, rngs=nnx.Rngs(params=key))
+            return GPT2(architecture, lora, **how, layout=layout, rngs=nnx.Rngs(params=key))
 
-        self.architecture, self.dtype = architecture, dtype
+        self.architecture, self.lora, self.dtype, self.quantize = architecture, lora, dtype, quantize
         self._new_policy = lambda key: build(key, lora)
         self._new_frozen = lambda key: build(key, None)
         self._policy_graph, adapter, _ = nnx.split(

@@ -1,4 +1,11 @@
-"""The frozen model's likelihood of a continuation, as a reward at every prefix."""
+"""The frozen model's likelihood of a continuation, as a reward at every prefix.
+
+For every terminable prefix y of a continuation:
+
+    log R = likelihood_weight * log p_frozen(y ⊤ | prompt)
+
+before tempering.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,7 +41,7 @@ def make_log_likelihood(context: RewardContext) -> Callable[..., jax.Array]:
 
 
 class LikelihoodReward(Reward):
-    """log R = likelihood_weight * log p_frozen(y ⊤ | prompt), before tempering."""
+    """The reward above; nothing but the frozen model is asked."""
 
     def __init__(self, context: RewardContext):
         self.granularity = context.config.reward.granularity

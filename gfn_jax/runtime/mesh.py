@@ -87,7 +87,7 @@ def weight_shardings(mesh: Mesh, abstract_frozen: Any, *, fsdp: bool) -> Any:
 
     def sharding(path, leaf):
         keys = tuple(entry.key for entry in path)
-        spec = partition(weight_axes(keys, leaf.ndim), _FULLY_SHARDED if fsdp else _RULES)
+        spec = _weight_partition(keys, leaf.shape, mesh, _FULLY_SHARDED if fsdp else _RULES)
         for size, axis in zip(leaf.shape, spec, strict=True):
             if axis and size % mesh.shape[axis]:
                 raise UserError(
@@ -120,7 +120,16 @@ def model_layout(mesh: Mesh, *, fsdp: bool, of_shard: bool = False) -> Layout:
         return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(prompts, *between, width)))
 
     def whole(path: tuple[str, ...], weight: jax.Array) -> jax.Array:
-        axes = weight_axes(path, weight.ndim)[-weight.ndim :]  # without the first where it is of one layer
-        return jax.lax.with_sharding_constraint(weight, NamedSharding(mesh, partition(axes, _RULES)))
+        return jax.lax.with_sharding_constraint(
+            weight, NamedSharding(mesh, _weight_partition(path, weight.shape, mesh, _RULES))
+        )
 
     return Layout(spread, whole if fsdp else None)
+
+
+def _weight_partition(path: tuple[str, ...], shape: tuple[int, ...], mesh: Mesh, rules: Mapping[str, str]) -> P:
+    """Where a weight lies, or one layer of a stack; a quantised kernel's scales are split only where that divides."""
+    spec = partition(weight_axes(path, len(shape))[-len(shape) :], rules)
+    if path[-2:] != ("kernel", "scale"):
+        return spec
+    return P(*(axis if axis and size % mesh.shape[axis] == 0 else None for size, axis in zip(shape, spec, strict=True)))

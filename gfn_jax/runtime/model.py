@@ -1,33 +1,40 @@
 """Loading what a configuration calls its model, and placing it on the mesh."""
 
+import functools
 import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from gfn_jax.config import Model
 from gfn_jax.errors import UserError
-from gfn_jax.models import hf_weights
-from gfn_jax.models.gpt2 import LAYER_NAMES, Layout, matches
+from gfn_jax.models import hf_architecture, hf_files, peft_adapters
+from gfn_jax.models.gpt2 import LAYER_NAMES, Layout, adapted_layers, input_axes
+from gfn_jax.models.hf_weights import Read, load_weights
 from gfn_jax.models.parts import ModelStructure, Weights
+from gfn_jax.models.quantization import quantize_stack
 from gfn_jax.runtime.keys import Purpose, key_for
 from gfn_jax.runtime.mesh import replicated
 from gfn_jax.types import LoRAConfig
 
 
 class Found(NamedTuple):
-    """A model's structure, and the directory of its weights: None where they are random."""
+    """A model's structure, and where its parts come from.
+
+    directory  of the frozen weights; None where they are random
+    adapter    what the policy begins with, on the host; None where it is a fresh one
+    """
 
     structure: ModelStructure
     directory: Path | None
+    adapter: Weights | None
 
 
 class Loaded(NamedTuple):
-    """A fresh adapter and frozen weights, placed on the mesh; and what identifies the frozen weights."""
+    """The adapter to begin with and the frozen weights, placed on the mesh; and what identifies the frozen weights."""
 
     adapter: Weights
     frozen: Weights
@@ -37,36 +44,58 @@ class Loaded(NamedTuple):
 def find_model(config: Model, layout: Layout) -> Found:
     """The model that a configuration names, its weights not yet read.
 
-    Raises `UserError` where there is none, or its layers are not those of `model.lora.targets`.
+    Raises `UserError` where there is none, its layers are not those of `model.lora.targets`, or the adapter of
+    `model.lora.init_from` is not one of these settings.
     """
     for target in config.lora.targets:
-        if not any(matches(target, name) for name in LAYER_NAMES):
+        if not adapted_layers([target]):
             raise UserError(f"model.lora.targets: no layer is called {target!r}; there are {', '.join(LAYER_NAMES)}")
     if config.random_init:
-        directory, architecture = None, hf_weights.named_architecture(config.name_or_path)
+        directory, architecture = None, hf_architecture.named_architecture(config.name_or_path)
     else:
-        directory = hf_weights.find_directory(config.name_or_path, "model.name_or_path", hf_weights.MODEL_FILES)
-        architecture = hf_weights.read_architecture(directory)
+        directory = hf_files.find_model(config.name_or_path, "model.name_or_path")
+        architecture = hf_architecture.read_architecture(directory)
     lora = LoRAConfig(config.lora.rank, config.lora.alpha, config.lora.targets)
-    dtype = jnp.dtype(config.dtype)
-    return Found(ModelStructure(architecture, lora, dtype=dtype, remat=config.remat, layout=layout), directory)
+    structure = ModelStructure(
+        architecture,
+        lora,
+        dtype=jnp.dtype(config.dtype),
+        quantize=config.quantize,
+        remat=config.remat,
+        layout=layout,
+    )
+    adapter = None
+    if config.lora.init_from:
+        files = hf_files.find_directory(config.lora.init_from, "model.lora.init_from", peft_adapters.FILES)
+        adapter = peft_adapters.load(files, structure)
+    return Found(structure, directory, adapter)
 
 
 def load_model(found: Found, mesh: Mesh, shardings: Any, seed: int) -> Loaded:
-    """The weights of a model, the frozen ones placed by their `shardings`.
+    """The weights of a model, the frozen ones placed by their `shardings`, each straight from its file.
 
     Raises `UserError` for whatever is wrong with them.
     """
-    structure, directory = found
-    adapter = jax.jit(structure.random_adapter, out_shardings=replicated(mesh))(key_for(seed, Purpose.ADAPTER))
+    structure, directory, adapter = found
+    if adapter is None:
+        adapter = jax.jit(structure.random_adapter, out_shardings=replicated(mesh))(key_for(seed, Purpose.ADAPTER))
+    else:
+        adapter = jax.device_put(adapter, replicated(mesh))
     if directory is None:
         frozen = jax.jit(structure.random_frozen, out_shardings=shardings)(key_for(seed, Purpose.FROZEN_WEIGHTS))
         described = f"random, seed {seed}: {structure.architecture}"
         return Loaded(adapter, frozen, hashlib.sha256(described.encode()).hexdigest())
-    weights = hf_weights.load_weights(directory, structure.architecture, structure.dtype)
-    return Loaded(adapter, jax.tree.map(_place, weights, shardings), hf_weights.weights_sha256(directory))
+    place = functools.partial(_place, structure, shardings)
+    frozen = load_weights(directory, structure.architecture, structure.dtype, place)
+    return Loaded(adapter, frozen, hf_files.weights_sha256(directory))
 
 
-def _place(weight: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
-    """A weight on the mesh; every process reads the parts of its own devices."""
-    return jax.make_array_from_callback(weight.shape, sharding, lambda index: weight[index])
+def _place(structure: ModelStructure, shardings: Any, path: tuple[str, ...], shape: tuple[int, ...], read: Read) -> Any:
+    """A weight on the mesh, of which every process reads the parts of its own devices; quantised if it is to be."""
+    sharding = functools.reduce(lambda branch, key: branch[key], path, shardings)
+    if not isinstance(sharding, dict):
+        return jax.block_until_ready(jax.make_array_from_callback(shape, sharding, read))
+    wide = jnp.promote_types(structure.dtype, jnp.float32)
+    whole = jax.make_array_from_callback(shape, sharding["qvalue"], functools.partial(read, dtype=wide))
+    quantized = jax.jit(quantize_stack, static_argnums=(1, 2), out_shardings=sharding)
+    return jax.block_until_ready(quantized(whole, input_axes(path), structure.quantize))

@@ -103,6 +103,15 @@ def check_data(workdir: Path, data_hash: str) -> None:
         )
 
 
+def read_rows(file: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a file of one JSON object a line, but for damaged ones; none where there is no file."""
+    if not file.exists():
+        return
+    for line in file.read_bytes().split(b"\n")[:-1]:
+        if math.isfinite(_step(line)):
+            yield json.loads(line)
+
+
 def _replace(file: Path, content: str) -> None:
     """Writes a file whole or not at all."""
     new = file.with_name(f"{file.name}.new")

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from gfn_jax.models.decoding import Decoder
 from gfn_jax.models.gpt2 import GPT2
-from gfn_jax.models.hf_weights import load_weights, read_architecture
+from gfn_jax.models.hf_architecture import read_architecture
+from gfn_jax.models.hf_weights import load_weights
 from gfn_jax.models.parts import ModelStructure
 from gfn_jax.types import LoRAConfig, Prompts
 

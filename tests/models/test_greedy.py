@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gfn_jax.models import hf_weights
+from gfn_jax.models import hf_architecture, hf_weights
 from gfn_jax.models.greedy import decode_greedily
 from gfn_jax.models.parts import ModelStructure
 from gfn_jax.text.prompts import pad_to_bucket
@@ -27,7 +27,7 @@ def test_greedy_equals_hugging_face_under_left_padding(hugging_face_directory, m
     ends = sorted({int(free[0, 2]), int(free[1, 5])})  # two rows end early, the first before the minimum of 4
     output = model.generate(inputs, eos_token_id=ends, min_new_tokens=min_new_tokens, **settings)[:, width:]
 
-    architecture = hf_weights.read_architecture(directory)
+    architecture = hf_architecture.read_architecture(directory)
     structure = ModelStructure(architecture, LoRAConfig(1, 1.0, ("c_attn",)), dtype=jnp.float32, remat=False)
     frozen = structure.frozen(hf_weights.load_weights(directory, architecture, jnp.dtype("float32")))
     ends_V = np.zeros(architecture.padded_vocab_size, bool)

@@ -1,41 +1,173 @@
-"""Adapters under PEFT's names: the same function there and here."""
+"""PEFT's adapters and ours are one function: there and here, with rank and targets of any kind, merged or not."""
+
+import json
+import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import GPT2LMHeadModel
 
-from gfn_jax.models.hf_weights import load_weights, read_architecture
+from gfn_jax.errors import UserError
+from gfn_jax.models import peft_adapters
+from gfn_jax.models.hf_architecture import read_architecture
+from gfn_jax.models.hf_weights import load_weights, to_hugging_face
+from gfn_jax.models.merging import merge
 from gfn_jax.models.parts import ModelStructure
-from gfn_jax.models.peft_adapters import from_peft, to_peft
 from gfn_jax.types import LoRAConfig, Prompts
 
+CASES = [(1, ("attn.c_proj",)), (5, ("c_attn", "c_proj", "c_fc")), (64, ("attn.c_attn", "mlp.c_proj"))]
 
-@pytest.mark.parametrize(("rank", "targets"), [(1, ("attn.c_proj",)), (5, ("c_attn", "c_proj", "c_fc"))])
-def test_peft_computes_the_same_with_our_adapter(hugging_face_directory, rank, targets):
-    _, directory = hugging_face_directory
-    architecture = read_architecture(directory)
-    structure = ModelStructure(architecture, LoRAConfig(rank, 7.0, targets), dtype=jnp.float32, remat=False)
-    rng = np.random.default_rng(0)
-    adapter = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), structure.abstract_adapter)
-    tokens = rng.integers(0, architecture.vocab_size, (2, 11)).astype(np.int32)
 
-    @jax.jit
-    def ours(frozen):
-        policy = structure.policy(adapter, frozen)
-        return policy.logits(policy.encode(Prompts(jnp.asarray(tokens), jnp.full(2, 11, jnp.int32)))[0])
+class World:
+    """A model of Hugging Face's, and our structure for it with adapters of a rank and targets."""
 
-    settings = LoraConfig(r=rank, lora_alpha=7, target_modules=list(targets), fan_in_fan_out=True)
-    theirs = get_peft_model(GPT2LMHeadModel.from_pretrained(directory), settings).eval()
-    tensors = {name: torch.from_numpy(values) for name, values in to_peft(adapter).items()}
-    assert tensors.keys() == get_peft_model_state_dict(theirs).keys()
-    set_peft_model_state_dict(theirs, tensors)
-    with torch.no_grad():
-        expected = theirs(torch.from_numpy(tokens).long()).logits.numpy()
-    got = np.asarray(ours(load_weights(directory, architecture, jnp.float32)))[..., : architecture.vocab_size]
+    def __init__(self, directory, rank, targets, alpha=7.0):
+        self.directory, self.architecture = directory, read_architecture(directory)
+        self.structure = ModelStructure(
+            self.architecture, LoRAConfig(rank, alpha, targets), dtype=jnp.float32, remat=False
+        )
+        self.frozen = load_weights(directory, self.architecture, jnp.float32)
+        self.tokens = np.random.default_rng(0).integers(0, self.architecture.vocab_size, (2, 11)).astype(np.int32)
+
+    def random_adapter(self):
+        rng = np.random.default_rng(1)
+        return jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), self.structure.abstract_adapter)
+
+    def our_logits(self, adapter):
+        @jax.jit
+        def compute(adapter, frozen):
+            prompts = Prompts(jnp.asarray(self.tokens), jnp.full(2, 11, jnp.int32))
+            policy = self.structure.policy(adapter, frozen)
+            return policy.logits(policy.encode(prompts)[0])
+
+        return np.asarray(compute(adapter, self.frozen))[..., : self.architecture.vocab_size]
+
+    def base(self):
+        return GPT2LMHeadModel.from_pretrained(self.directory).eval()
+
+    def logits_of(self, model):
+        with torch.no_grad():
+            return model.eval()(torch.from_numpy(self.tokens).long()).logits.numpy()
+
+
+def assert_same_logits(got, expected):
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
-    back = from_peft(get_peft_model_state_dict(theirs), structure.abstract_adapter)
-    jax.tree.map(np.testing.assert_array_equal, back, adapter)
+
+
+def randomise(model):
+    """A PEFT model as training leaves it: neither factor is zero."""
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(0, 0.3)
+
+
+@pytest.mark.parametrize(("rank", "targets"), CASES)
+def test_peft_loads_our_adapter_as_the_same_function_merged_or_not(hugging_face_directory, tmp_path, rank, targets):
+    world = World(hugging_face_directory[1], rank, targets)
+    adapter = world.random_adapter()
+    peft_adapters.save(tmp_path, adapter, world.structure.lora, str(world.directory))
+    theirs = PeftModel.from_pretrained(world.base(), tmp_path)
+    ours = world.our_logits(adapter)
+    assert np.abs(ours - world.logits_of(world.base())).max() > 0.1 * np.abs(ours).max()
+    assert_same_logits(world.logits_of(theirs), ours)
+
+    merged = merge(world.structure, adapter, jax.device_put(world.frozen), jnp.dtype("float32"))
+    whole = GPT2LMHeadModel(world.base().config)
+    tensors = {name: torch.from_numpy(np.array(fetch())) for name, fetch in to_hugging_face(merged, world.architecture)}
+    result = whole.load_state_dict(tensors, strict=False)
+    assert not result.unexpected_keys
+    assert set(result.missing_keys) <= {"lm_head.weight"}
+    whole.tie_weights()
+    assert_same_logits(world.logits_of(whole), ours)
+    assert_same_logits(world.logits_of(theirs.merge_and_unload()), ours)
+
+
+@pytest.mark.parametrize("fan_in_fan_out", [True, False])
+@pytest.mark.parametrize(("rank", "targets"), CASES)
+def test_an_adapter_trained_by_peft_is_the_same_function_here(
+    hugging_face_directory, tmp_path, rank, targets, fan_in_fan_out
+):
+    world = World(hugging_face_directory[1], rank, targets)
+    settings = LoraConfig(
+        r=rank, lora_alpha=7, lora_dropout=0.1, target_modules=list(targets), fan_in_fan_out=fan_in_fan_out
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PEFT's, which sets fan_in_fan_out right
+        theirs = get_peft_model(world.base(), settings)
+    randomise(theirs)
+    theirs.save_pretrained(tmp_path)
+    adapter = peft_adapters.load(tmp_path, world.structure)
+    assert_same_logits(world.our_logits(adapter), world.logits_of(theirs))
+
+
+def saved(directory, world, **settings):
+    """An adapter that PEFT saved, with these settings over the common ones."""
+    common = {"r": 5, "lora_alpha": 7, "target_modules": ["attn.c_attn"], "fan_in_fan_out": True}
+    model = get_peft_model(world.base(), LoraConfig(**(common | settings)))
+    randomise(model)
+    model.save_pretrained(directory)
+    return model
+
+
+@pytest.fixture(scope="module")
+def world(hugging_face_directory):
+    return World(hugging_face_directory[1], 5, ("attn.c_attn",))
+
+
+def test_rank_stabilised_scales_and_older_files_load_too(world, tmp_path):
+    theirs = saved(tmp_path, world, use_rslora=True)
+    file = tmp_path / "adapter_model.safetensors"
+    torch.save(load_file(file), tmp_path / "adapter_model.bin")
+    file.unlink()
+    stabilised = World(world.directory, 5, ("attn.c_attn",), alpha=7 * 5**0.5)
+    adapter = peft_adapters.load(tmp_path, stabilised.structure)
+    assert_same_logits(stabilised.our_logits(adapter), world.logits_of(theirs))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"r": 3}, r"it needs --config\.model\.lora\.rank=3$"),
+        ({"lora_alpha": 9}, r"it needs --config\.model\.lora\.alpha=9$"),
+        (
+            {"target_modules": ["c_attn", "c_fc"]},
+            r"""it needs --config\.model\.lora\.targets="\('attn\.c_attn', 'mlp\.c_fc'\)"$""",
+        ),
+        ({"use_dora": True}, "not supported here: use_dora=True"),
+        ({"bias": "lora_only"}, "not supported here: bias='lora_only'"),
+        ({"rank_pattern": {"h.0.attn.c_attn": 2}}, "not supported here: rank_pattern="),
+    ],
+)
+def test_an_adapter_of_other_settings_is_refused_with_what_would_be_right(world, tmp_path, settings, message):
+    saved(tmp_path, world, **settings)
+    with pytest.raises(UserError, match=message):
+        peft_adapters.load(tmp_path, world.structure)
+
+
+def test_an_adapter_for_another_model_is_refused_by_tensor_and_base(world, tmp_path):
+    saved(tmp_path, world)
+    settings_file, file = tmp_path / "adapter_config.json", tmp_path / "adapter_model.safetensors"
+    settings, tensors = json.loads(settings_file.read_text()), load_file(file)
+    settings_file.write_text(json.dumps(settings | {"base_model_name_or_path": "some/gpt2"}))
+    name = "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"
+
+    def refused(tensors, message):
+        save_file(tensors, file)
+        with pytest.raises(UserError, match=message):
+            peft_adapters.load(tmp_path, world.structure)
+
+    refused(
+        tensors | {name: torch.zeros(5, 4)},
+        r"another model \('some/gpt2'\): .*h\.0\.attn\.c_attn\.lora_A has shape \(5, 4\)",
+    )
+    refused(tensors | {name.replace("h.0", "h.7"): tensors[name].clone()}, r"it has h\.7\.attn\.c_attn\.lora_A")
+    refused({each: tensors[each] for each in tensors if each != name}, r"it has no h\.0\.attn\.c_attn\.lora_A")
+    llama = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    refused({llama: tensors[name].clone()}, "such as .*q_proj.*: it was made for a model of another architecture")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from configs.common import base
+from gfn_jax.base_config import base
 from gfn_jax.errors import UserError
 from gfn_jax.text.prompts import indices_of_step, pad_to_bucket, read_lines, split
 from gfn_jax.text.tokenizer import Tokenizer

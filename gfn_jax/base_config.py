@@ -40,8 +40,10 @@ def base() -> ConfigDict:
     config.model.tokenizer = ""  # the same for the tokenizer; empty: the model's
     config.model.random_init = False  # take only the architecture from name_or_path, and random weights
     config.model.dtype = "float32"  # of the frozen weights and activations: bfloat16, float32 or float64
+    config.model.quantize = ""  # int8 or nf4: keep the layers' frozen kernels in 8 or 4 bits, put together where used
     config.model.remat = False  # compute activations again in the backward pass, to save memory
     config.model.lora = ConfigDict({"rank": 16, "alpha": 16.0, "targets": ("c_attn", "c_proj", "c_fc")})
+    config.model.lora.init_from = ""  # begin from a PEFT adapter: a Hugging Face directory or hub name
 
     config.mesh = ConfigDict()
     config.mesh.data = 1  # devices, of all processes together, that the prompts are split over; -1: the rest

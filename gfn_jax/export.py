@@ -1,0 +1,33 @@
+"""Exports a trained policy as a PEFT adapter, or with --merged as a whole Hugging Face model.
+
+python -m gfn_jax.export --workdir runs/NAME --out DIR [--merged [--dtype bfloat16]]
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from gfn_jax import commands
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory", required=True)
+_OUT = flags.DEFINE_string("out", None, "the directory to write, which must not be there yet", required=True)
+_MERGED = flags.DEFINE_bool("merged", False, "write a whole model, with the adapter added to its weights")
+_DTYPE = flags.DEFINE_enum(
+    "dtype", "float32", ["float32", "bfloat16", "float16"], "of a merged model; in fewer bits the adapter is rounded"
+)
+
+
+def main() -> None:
+    from rich.console import Console
+
+    from gfn_jax.exporting import export_adapter, export_merged
+
+    workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
+    if _MERGED.value:
+        export_merged(workdir, out, _DTYPE.value, Console())
+    else:
+        export_adapter(workdir, out, Console())
+
+
+if __name__ == "__main__":
+    commands.run(main)

@@ -1,0 +1,158 @@
+"""A trained policy as a directory that the Hugging Face libraries load: a PEFT adapter, or a whole model.
+
+Both hold the tokenizer, a model card, and a `generation_config.json` with the masks that are part of the policy.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from huggingface_hub import split_state_dict_into_shards_factory
+from rich.console import Console
+from rich.progress import track
+from safetensors.numpy import save_file
+
+from gfn_jax.config import Config
+from gfn_jax.errors import UserError
+from gfn_jax.model_card import model_card
+from gfn_jax.models import peft_adapters
+from gfn_jax.models.gpt2 import GPT2Config
+from gfn_jax.models.hf_architecture import read_json
+from gfn_jax.models.hf_files import TOKENIZER_FILES, find_directory, find_model
+from gfn_jax.models.hf_weights import to_hugging_face
+from gfn_jax.models.merging import merge
+from gfn_jax.policy.masks import Rules
+from gfn_jax.trained_run import TrainedRun, open_run, read_finished_config
+
+_LARGEST_FILE = 5 * 10**9
+
+
+def export_adapter(workdir: Path, out: Path, console: Console) -> None:
+    """Writes the last checkpoint's adapter as a PEFT directory.
+
+    Raises `UserError` where the run has no checkpoint, its frozen model is a random one, or `out` is there.
+    """
+    config = read_finished_config(workdir)
+    if config.model.random_init:
+        raise UserError(
+            f"the frozen model of {workdir} is random (model.random_init), and an adapter is nothing without it: "
+            "export the whole with --merged"
+        )
+    with _written_whole(out) as directory, open_run(workdir, config) as run:
+        base = config.model.name_or_path
+        base = str(Path(base).resolve()) if Path(base).is_dir() else base
+        adapter = {"blocks": run.snapshot.state.adapter["blocks"]}
+        peft_adapters.save(directory, adapter, run.experiment.structure.lora, base)
+        _write_companions(run, directory, workdir, base, is_merged=False)
+    _say(console, run, out, "PEFT adapter")
+
+
+def export_merged(workdir: Path, out: Path, dtype: str, console: Console) -> None:
+    """Writes the last checkpoint's policy as a whole GPT2LMHeadModel in `dtype`; raises `UserError` likewise."""
+    config = read_finished_config(workdir)
+    with _written_whole(out) as directory, open_run(workdir, config) as run:
+        structure = run.experiment.structure
+        weights = merge(structure, run.snapshot.state.adapter, run.experiment.frozen, jnp.dtype(dtype))
+        tensors = dict(to_hugging_face(weights, structure.architecture))
+        _save_tensors(tensors, directory, console)
+        _write_architecture(structure.architecture, config, directory, dtype)
+        _write_companions(run, directory, workdir, config.model.name_or_path, is_merged=True)
+    _say(console, run, out, f"{dtype} model")
+
+
+def generation_config(rules: Rules, vocabulary: int, padding: int) -> dict[str, Any]:
+    """The settings with which transformers' `generate` samples from the policy, its masks included.
+
+    A support mask has none: with one, `generate` also samples what lies outside.
+    """
+    is_banned = ~np.asarray(rules.is_word_V)[:vocabulary]
+    is_banned[rules.terminator] = False
+    return {
+        "do_sample": True,
+        "temperature": 1.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "suppress_tokens": np.flatnonzero(is_banned).tolist(),
+        "min_new_tokens": rules.min_len,
+        "max_new_tokens": rules.max_len + 1,
+        "eos_token_id": rules.terminator,
+        "forced_eos_token_id": rules.terminator,
+        "pad_token_id": padding,
+    }
+
+
+def _save_tensors(tensors: dict[str, Callable[[], np.ndarray]], directory: Path, console: Console) -> None:
+    """Writes tensors in files of limited size, as Hugging Face's libraries name them, fetching one file's at a time."""
+    plan: Any = split_state_dict_into_shards_factory(
+        tensors,
+        get_storage_size=lambda fetch: fetch().nbytes,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=_LARGEST_FILE,
+    )
+    files = plan.filename_to_tensors.items()
+    for file, names in track(files, "writing", console=console, transient=True, disable=not console.is_terminal):
+        part = {name: np.ascontiguousarray(tensors[name]()) for name in names}
+        save_file(part, directory / file, metadata={"format": "pt"})
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        _write_json(directory / "model.safetensors.index.json", index)
+
+
+def _write_architecture(architecture: GPT2Config, config: Config, directory: Path, dtype: str) -> None:
+    published = {} if config.model.random_init else read_json(find_model(config.model.name_or_path, "") / "config.json")
+    published.pop("torch_dtype", None)  # an older name of dtype
+    known = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **dataclasses.asdict(architecture)}
+    _write_json(
+        directory / "config.json", {"bos_token_id": None, "eos_token_id": None} | published | known | {"dtype": dtype}
+    )
+
+
+def _write_companions(run: TrainedRun, directory: Path, workdir: Path, base: str, *, is_merged: bool) -> None:
+    """What stands beside the weights: tokenizer, generation settings, model card."""
+    experiment = run.experiment
+    model = experiment.config.model
+    source = find_directory(model.tokenizer or model.name_or_path, "model.tokenizer", TOKENIZER_FILES)
+    for name in TOKENIZER_FILES:
+        if (source / name).exists():
+            shutil.copyfile(source / name, directory / name)
+    if not (directory / "tokenizer_config.json").exists():
+        _write_json(directory / "tokenizer_config.json", {"tokenizer_class": "GPT2Tokenizer"})
+    rules, vocabulary = experiment.rules, experiment.structure.architecture.vocab_size
+    padding = min(experiment.tokenizer.special_ids, default=rules.terminator)
+    _write_json(directory / "generation_config.json", generation_config(rules, vocabulary, padding))
+    card = model_card(run, workdir, base, is_merged=is_merged)
+    card.save(directory / "README.md")
+
+
+def _write_json(file: Path, content: Any) -> None:
+    file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _written_whole(out: Path) -> Iterator[Path]:
+    """A directory that becomes `out` when all is in it; raises `UserError` where `out` is there, or cannot be made."""
+    if out.exists():
+        raise UserError(f"--out {out} is already there; choose another name")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as place:
+            directory = Path(place) / out.name
+            directory.mkdir()
+            yield directory
+            os.replace(directory, out)
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written: {error}") from error
+
+
+def _say(console: Console, run: TrainedRun, out: Path, what: str) -> None:
+    for line in run.damaged:
+        console.print(line, soft_wrap=True)
+    console.print(f"wrote the policy after step {run.snapshot.step} to {out}, as a {what}", soft_wrap=True)

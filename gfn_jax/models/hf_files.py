@@ -1,0 +1,142 @@
+"""The files of Hugging Face models, on disk or from the hub: where they are, and which of them hold weights."""
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+
+from gfn_jax.errors import UserError
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+_SAFETENSORS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
+_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin")
+_CONVERTER = Path(__file__).with_name("bin_conversion.py")  # run by itself: it alone imports torch
+
+
+def find_directory(name_or_path: str, key: str, files: Sequence[str]) -> Path:
+    """A local directory as it is, or the hub's snapshot of these files of that name.
+
+    The hub's cache, its offline mode (HF_HUB_OFFLINE) and its tokens are those of other Hugging Face programs.
+    `key` is the configuration's key that the name comes from, for the `UserError` where it is nothing.
+    """
+    path = Path(name_or_path)
+    if path.is_dir():
+        return path
+    try:
+        return Path(snapshot_download(name_or_path, allow_patterns=list(files)))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"{key}: {name_or_path!r} is neither a directory here nor a model that the Hugging Face hub gives us "
+            f"({type(error).__name__}); a directory would need {', '.join(files)}. Without a network, download it "
+            "elsewhere and give the directory"
+        ) from error
+
+
+def find_model(name_or_path: str, key: str) -> Path:
+    """The directory of a model's architecture and weights: as safetensors, or where there are none as `.bin`."""
+    directory = find_directory(name_or_path, key, ("config.json", *_SAFETENSORS))
+    is_from_hub = not Path(name_or_path).is_dir()
+    if is_from_hub and not _listed(directory, "model.safetensors"):
+        directory = find_directory(name_or_path, key, ("config.json", *_PICKLED))
+    return directory
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors files of a model's weights; `.bin` files are converted, once, in a process of their own."""
+    return [_as_safetensors(file) for file in _source_files(directory)]
+
+
+def adapter_file(directory: Path) -> Path:
+    """The safetensors file of a PEFT adapter; a `.bin` is converted likewise."""
+    for name in ("adapter_model.safetensors", "adapter_model.bin"):
+        if (directory / name).exists():
+            return _as_safetensors(directory / name)
+    raise UserError(f"{directory} has neither adapter_model.safetensors nor adapter_model.bin")
+
+
+def weights_sha256(directory: Path) -> str:
+    """The hash of the files that a model's weights are published in, in their order."""
+    digest = hashlib.sha256()
+    for file in _source_files(directory):
+        digest.update(_sha256(file).digest())
+    return digest.hexdigest()
+
+
+@contextmanager
+def opened(file: Path):
+    """A safetensors file, opened for tensors as numpy arrays; raises `UserError` where it is none, or not whole."""
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            yield tensors
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is not a whole safetensors file ({error}): copy or download it again") from error
+
+
+def _source_files(directory: Path) -> list[Path]:
+    """As published: safetensors before `.bin`, and one file before an index of several, as transformers takes them."""
+    for single in ("model.safetensors", "pytorch_model.bin"):
+        if files := _listed(directory, single):
+            return files
+    raise UserError(f"{directory} has neither model.safetensors nor pytorch_model.bin, nor an index of either")
+
+
+def _listed(directory: Path, single: str) -> list[Path]:
+    """The file of this name, or those that its index lists; none where neither is there."""
+    index = directory / f"{single}.index.json"
+    if (directory / single).exists():
+        return [directory / single]
+    if not index.exists():
+        return []
+    try:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{index} is not an index of weight files: {error}") from error
+    if missing := [name for name in names if not (directory / name).exists()]:
+        raise UserError(f"{directory} has no {missing[0]}, which {index.name} lists")
+    return [directory / name for name in names]
+
+
+def _as_safetensors(file: Path) -> Path:
+    """The file, or for a `.bin` the copy as safetensors that the user's cache keeps under the hash of its content."""
+    if file.suffix != ".bin":
+        return file
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    converted = cache_home / "gfn_jax" / "converted" / f"{_sha256(file).hexdigest()}.safetensors"
+    if converted.exists():
+        return converted
+    try:
+        converted.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=converted.parent) as place:
+            unfinished = Path(place) / converted.name
+            command = [sys.executable, "-P", str(_CONVERTER), str(file), str(unfinished)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+                raise UserError(f"{file} cannot be read as weights of PyTorch: {reason:.300}")
+            shutil.move(unfinished, converted)
+    except OSError as error:
+        raise UserError(f"{converted.parent}, where {file.name} is converted to, cannot be written: {error}") from error
+    return converted
+
+
+def _sha256(file: Path):
+    status = file.stat()
+    return _sha256_of(file.resolve(), status.st_size, status.st_mtime_ns).copy()
+
+
+@functools.lru_cache
+def _sha256_of(file: Path, size: int, changed: int):
+    """The hash of a file that has not changed since; a large one is read once."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256")

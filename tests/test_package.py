@@ -1,0 +1,61 @@
+"""The wheel: it builds, and what it installs is enough to train with a configuration of one's own."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from helpers import ROOT
+
+from gfn_jax.__main__ import COMMANDS
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The unpacked wheel, built of a copy of the sources."""
+    place = tmp_path_factory.mktemp("package")
+    source = place / "source"
+    shutil.copytree(ROOT / "gfn_jax", source / "gfn_jax", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    build = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(place), str(source)]
+    subprocess.run([sys.executable, "-m", *build], check=True)
+    (wheel,) = place.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(place / "installed")
+    return place / "installed"
+
+
+def command(installed, *arguments):
+    """A command of the installed package's, called from a directory where nothing else is."""
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    arguments = [sys.executable, "-m", *arguments]
+    return subprocess.run(arguments, cwd=installed.parent, env=environment, capture_output=True, text=True)
+
+
+def test_the_wheel_holds_every_module(installed):
+    ours, theirs = (
+        {str(file.relative_to(root)) for file in (root / "gfn_jax").rglob("*.py")} for root in (ROOT, installed)
+    )
+    assert ours == theirs
+
+
+def test_the_package_lists_all_of_its_commands(installed):
+    listed = command(installed, "gfn_jax").stdout
+    files = (file for file in (ROOT / "gfn_jax").glob("*.py") if "\n    commands.run(main)" in file.read_text())
+    names = {file.stem for file in files}
+    assert set(COMMANDS) == names
+    for name in names:
+        assert f"python -m gfn_jax.{name} " in listed
+
+
+def test_a_configuration_of_one_s_own_needs_the_package_alone(installed):
+    own = installed.parent / "own.py"
+    own.write_text(
+        "from gfn_jax.base_config import base\n\n\ndef get_config():\n    config = base()\n"
+        '    config.model.name_or_path, config.data.path = "gpt2", "no-such-file"\n    return config.lock()\n'
+    )
+    done = command(installed, "gfn_jax.train", "--config", str(own), "--workdir", str(installed.parent / "run"))
+    assert done.stderr == "error: data.path: there is no file no-such-file\n"
