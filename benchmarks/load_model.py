@@ -14,7 +14,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from machine import describe
 from safetensors.numpy import save_file
@@ -104,13 +106,18 @@ def load(directory: Path, dtype: str, quantize: str) -> dict[str, float]:
     loaded = load_model(found, mesh, weight_shardings(mesh, found.structure.abstract_frozen, fsdp=False), 0)
     jax.block_until_ready(loaded.frozen)
     seconds = time.perf_counter() - started
-    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(loaded.frozen))
+    weights = sum(leaf.size * bits(leaf.dtype) / 8 for leaf in jax.tree.leaves(loaded.frozen))
     return {
         "peak_before_loading_gb": before,
         "peak_gb": peak_gb(),
         "weights_gb": weights / 1e9,
         "seconds": seconds,
     }
+
+
+def bits(dtype: Any) -> int:
+    """Of a number on the device, where two of four bits share a byte."""
+    return (jnp.iinfo if jnp.issubdtype(dtype, jnp.integer) else jnp.finfo)(dtype).bits
 
 
 def peak_gb() -> float:

@@ -14,8 +14,7 @@ from helpers import MINIATURE, ROOT, contradiction_config, last_snapshot, run, s
 from run_files import json_lines, without_times
 from safetensors.torch import load_file, save_file
 
-from examples import favourite_word
-from gfn_jax.config import Config, Section, parse_config
+from gfn_jax.config import Config, Section
 from gfn_jax.errors import TrainingError, UserError
 from gfn_jax.experience import make_buffer
 from gfn_jax.experiment import Examples, build
@@ -342,15 +341,3 @@ def test_the_command_prints_one_line_and_exits_with_2(tmp_path, arguments, messa
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
-
-
-def test_a_task_of_ones_own_is_one_file(tmp_path):
-    """The example of the documentation: its reward's component shows, and its run is its own to resume."""
-    raw = favourite_word.get_config().unlock()
-    raw.update(short_config().model_dump(include={"data", "train", "eval"}))
-    raw.task.options.word = "oa"
-    settings = parse_config(raw.to_dict())
-    run(settings, tmp_path / "run")
-    metrics = json_lines(tmp_path / "run" / "metrics.jsonl")
-    assert 0 <= metrics[0]["val/has_word"] <= 1
-    assert "going on after step 4" in run(settings, tmp_path / "run")

@@ -5,12 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import judge
+import mood
 import people
 import stories
 import texts
 import torch
 from people import RELATIONS, Cast, World
-from transformers import AutoTokenizer, DebertaV2ForSequenceClassification, GPT2LMHeadModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    BertForSequenceClassification,
+    DebertaV2ForSequenceClassification,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerBase,
+)
 
 SAMPLES = 64
 QUESTIONS = 600
@@ -91,6 +98,10 @@ def of_all(directory: Path, world: World, cast: Cast, prompts: list[str]) -> dic
         nli = DebertaV2ForSequenceClassification.from_pretrained(directory / "nli").eval()
         report["judge_parameters"] = nli.num_parameters()
         report["judge"] = judge.examine(nli, AutoTokenizer.from_pretrained(directory / "nli"), cast.validation)
+    if (directory / "mood").exists():
+        classifier = BertForSequenceClassification.from_pretrained(directory / "mood").eval()
+        report["mood_parameters"] = classifier.num_parameters()
+        report["mood"] = mood.examine(classifier, AutoTokenizer.from_pretrained(directory / "mood"))
     return report
 
 
@@ -107,6 +118,8 @@ def faults(report: dict[str, Any]) -> list[str]:
             "the task's prompt says nothing of how to ask": answered["task_prompt_asks_about_the_fact"] <= 0.3,
             "the second prompt form does": answered["second_prompt_form_asks_about_the_fact"] >= 0.7,
         }
+    for label in mood.LABELS if "mood" in report else ():
+        wanted[f"0.95 of the text classifier's labels are right for {label}"] = report["mood"][f"{label}_right"] >= 0.95
     for kind, share in report.get("judge", {}).items():
         wanted[f"0.95 of the judge's labels are right for {kind}"] = share >= 0.95
     return [f"not so: {what}" for what, holds in wanted.items() if not holds]

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Sequence
 
 import people
 import torch
-from rich.progress import track
+from fitting import Batch, fit
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import DebertaV2Config, DebertaV2ForSequenceClassification, PreTrainedTokenizerFast
 
 LABELS = ["entailment", "neutral", "contradiction"]
 SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
 BATCH = 96
-SMOOTHING = 0.03  # the least probability of a label is a third of it
 MOST_WORDS = 4_000  # more than there are, so that every word, and every name, becomes one token
 
 
@@ -84,23 +83,13 @@ def train(
     seed: int = 0,
 ) -> DebertaV2ForSequenceClassification:
     rng = random.Random(seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=6e-4, betas=(0.9, 0.98), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=6e-4, total_steps=steps, pct_start=0.1)
-    model.train()
-    for step in track(range(1, steps + 1), "NLI model"):
+
+    def draw() -> Batch:
         batch = [pair for _ in range(BATCH // 6) for pair in people.pairs(rng.choice(subjects), subjects, rng)]
-        inputs = tokenizer([p.premise for p in batch], [p.hypothesis for p in batch], padding=True, return_tensors="pt")
-        labels = torch.tensor([LABELS.index(pair.label) for pair in batch])
-        # Smoothed, so that the judge is no surer of itself than judges of real size are.
-        loss = torch.nn.functional.cross_entropy(model(**inputs).logits, labels, label_smoothing=SMOOTHING)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        if step % 500 == 0:
-            print(f"NLI model, step {step} of {steps}: loss {loss.item():.4f}", flush=True)
-    return model.eval()
+        texts = [pair.premise for pair in batch], [pair.hypothesis for pair in batch]
+        return texts, [LABELS.index(pair.label) for pair in batch]
+
+    return fit(model, tokenizer, draw, steps, 6e-4, "NLI model")
 
 
 @torch.no_grad()

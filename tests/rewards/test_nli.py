@@ -77,7 +77,7 @@ def test_labels_that_say_nothing_are_refused(tmp_path):
 
 
 def test_what_cannot_be_loaded_or_judged_is_named_in_one_line(tmp_path, directory):
-    with pytest.raises(UserError, match=r"reward\.nli: .* cannot be loaded") as error:
+    with pytest.raises(UserError, match=r"reward\.nli\.name_or_path: .* cannot be loaded") as error:
         nli(tmp_path)
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="cannot be loaded on 'teapot'"):

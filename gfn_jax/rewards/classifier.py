@@ -1,0 +1,96 @@
+"""How sure a text classifier is of one of its labels. PyTorch, and so only ever in a worker."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
+
+from gfn_jax.errors import UserError
+
+SHORTEST_BUCKET = 16
+
+
+class Classifier:
+    """One label of any `AutoModelForSequenceClassification`, from a hub name or a local directory.
+
+    Every batch has `batch_size` rows of one length (a power of two, or `max_length`), so that a
+    text's score depends neither on its batch-mates nor on its place among them.
+    """
+
+    def __init__(
+        self,
+        name_or_path: str,
+        label: int | str,
+        *,
+        device: str = "cpu",
+        batch_size: int = 32,
+        max_length: int = 128,
+        threads: int = 1,
+        keys: tuple[str, str] = ("the classifier", "the label"),
+    ):
+        """`label` is an index, or a text that the name of one label alone holds, whatever its case.
+
+        Raises `UserError` where the model cannot be loaded, or has no such label; `keys` are what the user calls
+        model and label.
+        """
+        torch.set_num_threads(threads)
+        disable_progress_bar()  # the terminal is the main process's
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+            model = AutoModelForSequenceClassification.from_pretrained(name_or_path, dtype=torch.float32)
+            self._model = model.to(device).eval()
+        except Exception as error:  # the libraries raise whatever comes to their minds
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"{keys[0]}: {name_or_path!r} cannot be loaded on {device!r}: {reason:.200}") from error
+        self._device, self._batch_size = device, batch_size
+        most = min(getattr(model.config, "max_position_embeddings", max_length), self._tokenizer.model_max_length)
+        self._max_length = min(max_length, most)
+        self._label = find_label(model.config.id2label, label, name_or_path, keys[1])
+
+    def log_probabilities(self, texts: Sequence[str]) -> list[float]:
+        """log P(label) of texts, in float32; what is too long is cut at its end."""
+        return self._score(self._tokenizer(list(texts), truncation=True, max_length=self._max_length), len(texts))
+
+    def log_probabilities_of_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """log P(label) of pairs of texts, in float32; a second text that is too long is cut at its end."""
+        if not pairs:
+            return []
+        first, second = map(list, zip(*pairs, strict=True))
+        # As lists: on its own, an empty second text would be taken for none.
+        return self._score(
+            self._tokenizer(first, second, truncation="only_second", max_length=self._max_length), len(pairs)
+        )
+
+    @torch.inference_mode()
+    def _score(self, together, count: int) -> list[float]:
+        encoded = [{name: rows[index] for name, rows in together.items()} for index in range(count)]
+        buckets: dict[int, list[int]] = {}
+        for index, row in enumerate(encoded):
+            buckets.setdefault(self._bucket(len(row["input_ids"])), []).append(index)
+        scores = [0.0] * count
+        for length, members in sorted(buckets.items()):
+            for first in range(0, len(members), self._batch_size):
+                chosen = members[first : first + self._batch_size]
+                filled = [encoded[index] for index in chosen + chosen[-1:] * (self._batch_size - len(chosen))]
+                inputs = self._tokenizer.pad(filled, padding="max_length", max_length=length, return_tensors="pt")
+                logits = self._model(**inputs.to(self._device)).logits.float()
+                log_p = torch.log_softmax(logits, dim=-1)[:, self._label].tolist()
+                for index, value in zip(chosen, log_p, strict=False):
+                    scores[index] = value
+        return scores
+
+    def _bucket(self, length: int) -> int:
+        return min(max(SHORTEST_BUCKET, 1 << (length - 1).bit_length()), self._max_length)
+
+
+def find_label(id2label: dict[int, str], chosen: int | str, name: str, key: str) -> int:
+    """The index of the `chosen` label; raises `UserError` where none, or more than one, is it."""
+    if isinstance(chosen, int):
+        if chosen not in id2label:
+            raise UserError(f"{key} is {chosen}, but {name} has the labels {id2label}")
+        return chosen
+    found = [index for index, label in id2label.items() if chosen.lower() in label.lower()]
+    if len(found) != 1:
+        raise UserError(f"the labels of {name} do not say which is {chosen!r}: {id2label}. Set {key} to its index")
+    return found[0]
