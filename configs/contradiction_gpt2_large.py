@@ -1,8 +1,8 @@
 """Contradictory questions with gpt2-large and a DeBERTa-v3-large judge, on four devices.
 
 Half of every batch is replayed, from a Redis server at `replay.url`; `--config.replay.backend=memory` needs none.
-`data.path` is a file of JSON lines with `subject`, `edit_fact` and `original_fact`, and
-`reward.nli.name_or_path` any NLI model of three labels.
+`data.path` is what `data/zsre/convert.py` writes, or JSON lines of your own with `subject`, `edit_fact` and
+`original_fact`; `reward.nli.name_or_path` is any NLI model of three labels.
 
 The PyTorch system that this reimplements has the question's likelihood at weight 0.2, and a temperature
 from 1.0 to 2.0 over 2,000 steps:
