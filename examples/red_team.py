@@ -4,7 +4,7 @@ python -m gfn_jax.train --config examples/red_team.py --workdir runs/red_team
 
 The classifier is any sequence classifier, by hub name or directory, in a process of its own. Here it knows gloomy
 sentences; with a real language model, for one, `--config.task.options.classifier=unitary/toxic-bert` and
-`--config.task.options.label=severe`.
+`--config.task.options.label=toxic`.
 """
 
 from configs import next_sentence_mini

@@ -285,6 +285,12 @@ def check_terminal_reward(objective: str) -> None:
         )
 
 
+def beginning_from(adapter: str, config: Config) -> Config:
+    """The configuration with another `model.lora.init_from`."""
+    lora = config.model.lora.model_copy(update={"init_from": adapter})
+    return config.model_copy(update={"model": config.model.model_copy(update={"lora": lora})})
+
+
 def parse_config(raw: Mapping[str, Any]) -> Config:
     """The typed configuration; raises `UserError` with one line that names every wrong key."""
     try:

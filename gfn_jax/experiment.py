@@ -78,7 +78,7 @@ class Examples:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """All that a command needs but the data; with the fresh `adapter` the policy is the frozen model.
+    """All that a command needs but the data; `adapter` is what training begins with.
 
     A context, at whose end whatever the reward started is ended.
     """

@@ -8,6 +8,7 @@ from pathlib import Path
 from absl import flags
 
 from gfn_jax import commands
+from gfn_jax.errors import UserError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory", required=True)
 _OUT = flags.DEFINE_string("out", None, "the directory to write, which must not be there yet", required=True)
@@ -23,6 +24,8 @@ def main() -> None:
     from gfn_jax.exporting import export_adapter, export_merged
 
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
+    if _DTYPE.present and not _MERGED.value:
+        raise UserError("--dtype is of a merged model; an adapter is always in float32: add --merged, or leave it out")
     if _MERGED.value:
         export_merged(workdir, out, _DTYPE.value, Console())
     else:

@@ -1,6 +1,7 @@
 """A trained policy as a directory that the Hugging Face libraries load: a PEFT adapter, or a whole model.
 
-Both hold the tokenizer, a model card, and a `generation_config.json` with the masks that are part of the policy.
+Both hold the tokenizer, a model card, and a `generation_config.json` with the masks that are part of the policy:
+all but a support mask, which the Hugging Face libraries do not have.
 """
 
 import contextlib
@@ -18,7 +19,6 @@ import numpy as np
 from huggingface_hub import split_state_dict_into_shards_factory
 from rich.console import Console
 from rich.progress import track
-from safetensors.numpy import save_file
 
 from gfn_jax.config import Config
 from gfn_jax.errors import UserError
@@ -26,7 +26,7 @@ from gfn_jax.model_card import model_card
 from gfn_jax.models import peft_adapters
 from gfn_jax.models.gpt2 import GPT2Config
 from gfn_jax.models.hf_architecture import read_json
-from gfn_jax.models.hf_files import TOKENIZER_FILES, find_directory, find_model
+from gfn_jax.models.hf_files import TOKENIZER_FILES, find_directory, find_model, save_tensors
 from gfn_jax.models.hf_weights import to_hugging_face
 from gfn_jax.models.merging import merge
 from gfn_jax.policy.masks import Rules
@@ -90,7 +90,7 @@ def generation_config(rules: Rules, vocabulary: int, padding: int) -> dict[str, 
 
 
 def _save_tensors(tensors: dict[str, Callable[[], np.ndarray]], directory: Path, console: Console) -> None:
-    """Writes tensors in files of limited size, as Hugging Face's libraries name them, fetching one file's at a time."""
+    """Writes tensors in files of limited size, as Hugging Face's libraries name them."""
     plan: Any = split_state_dict_into_shards_factory(
         tensors,
         get_storage_size=lambda fetch: fetch().nbytes,
@@ -99,8 +99,7 @@ def _save_tensors(tensors: dict[str, Callable[[], np.ndarray]], directory: Path,
     )
     files = plan.filename_to_tensors.items()
     for file, names in track(files, "writing", console=console, transient=True, disable=not console.is_terminal):
-        part = {name: np.ascontiguousarray(tensors[name]()) for name in names}
-        save_file(part, directory / file, metadata={"format": "pt"})
+        save_tensors({name: np.ascontiguousarray(tensors[name]()) for name in names}, directory / file)
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         _write_json(directory / "model.safetensors.index.json", index)
@@ -124,7 +123,9 @@ def _write_companions(run: TrainedRun, directory: Path, workdir: Path, base: str
         if (source / name).exists():
             shutil.copyfile(source / name, directory / name)
     if not (directory / "tokenizer_config.json").exists():
-        _write_json(directory / "tokenizer_config.json", {"tokenizer_class": "GPT2Tokenizer"})
+        whole = (directory / "tokenizer.json").exists()
+        name = "PreTrainedTokenizerFast" if whole else "GPT2Tokenizer"  # the first takes the file as it is
+        _write_json(directory / "tokenizer_config.json", {"tokenizer_class": name})
     rules, vocabulary = experiment.rules, experiment.structure.architecture.vocab_size
     padding = min(experiment.tokenizer.special_ids, default=rules.terminator)
     _write_json(directory / "generation_config.json", generation_config(rules, vocabulary, padding))
@@ -141,18 +142,24 @@ def _written_whole(out: Path) -> Iterator[Path]:
     """A directory that becomes `out` when all is in it; raises `UserError` where `out` is there, or cannot be made."""
     if out.exists():
         raise UserError(f"--out {out} is already there; choose another name")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as place:
+    with contextlib.ExitStack() as stack:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            place = stack.enter_context(tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-"))
             directory = Path(place) / out.name
             directory.mkdir()
-            yield directory
-            os.replace(directory, out)
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be written: {error}") from error
+        except OSError as error:
+            raise UserError(f"--out {out} cannot be written: {error}") from error
+        yield directory
+        os.replace(directory, out)
 
 
 def _say(console: Console, run: TrainedRun, out: Path, what: str) -> None:
     for line in run.damaged:
         console.print(line, soft_wrap=True)
+    if run.experiment.rules.needs_frozen_logits:
+        console.print(
+            "its support mask (sampling.support_min_p) cannot be exported: `generate` also samples outside it",
+            soft_wrap=True,
+        )
     console.print(f"wrote the policy after step {run.snapshot.step} to {out}, as a {what}", soft_wrap=True)

@@ -15,7 +15,8 @@ def model_card(run: TrainedRun, workdir: Path, base: str, *, is_merged: bool) ->
     """The card for a policy over the frozen model `base`, with the run's validation figures up to the snapshot."""
     config, step = run.experiment.config, run.snapshot.step
     data = ModelCardData(
-        base_model=None if Path(base).is_dir() else base,  # the hub takes its own names alone
+        # The hub takes its own names alone; random weights have none.
+        base_model=None if Path(base).is_dir() or config.model.random_init else base,
         library_name="transformers" if is_merged else "peft",
         pipeline_tag="text-generation",
         tags=["gflownet", "gfn_jax", *([] if is_merged else ["lora"])],
@@ -27,7 +28,7 @@ def model_card(run: TrainedRun, workdir: Path, base: str, *, is_merged: bool) ->
         "## What it samples from",
         _target(run),
         "## How to use it",
-        _usage(base, is_merged=is_merged),
+        _usage(run, base, is_merged=is_merged),
         "## Figures",
         _figures(workdir, step),
         "## Training",
@@ -42,9 +43,10 @@ def _target(run: TrainedRun) -> str:
     if config.task.name == "contradiction":
         weights |= config.reward.model_dump(mode="json", include={"contradiction_weight", "answer_weight"})
         weights["judge"] = config.reward.nli.name_or_path
+    weights |= config.task.options
     sampling = config.sampling
     lines = [
-        inspect.getdoc(inspect.getmodule(type(reward))) or f"The reward is `{type(reward).__qualname__}`.",
+        *filter(None, map(inspect.getdoc, (inspect.getmodule(type(reward)), type(reward)))),
         "",
         *(f"- {name}: `{value}`" for name, value in weights.items()),
         f"- temperature at the end: `{config.reward.temperature_end}`; a text's probability is proportional to "
@@ -55,16 +57,31 @@ def _target(run: TrainedRun) -> str:
     return "\n".join(lines)
 
 
-def _usage(base: str, *, is_merged: bool) -> str:
+def _usage(run: TrainedRun, base: str, *, is_merged: bool) -> str:
+    config = run.experiment.config
+    caveats = ""
+    if config.sampling.support_min_p:
+        caveats += (
+            "\n\nThe policy was trained under a support mask: only tokens of at least "
+            f"{config.sampling.support_min_p:g} of the probability of the frozen model's likeliest one. `generate` has "
+            "no such mask: **it also samples outside it**, where the policy was never trained."
+        )
+    if config.model.quantize and not is_merged:
+        caveats += (
+            f"\n\nThe adapter was trained over kernels quantised to {config.model.quantize}. Over the base model as it "
+            "is published **it is another policy**; the exact one is a merged export."
+        )
     load = (
         'model = AutoModelForCausalLM.from_pretrained(".")'
         if is_merged
-        else f'model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), ".")'
+        else f'base = AutoModelForCausalLM.from_pretrained("{base}", dtype="{config.model.dtype}")\n'
+        'model = PeftModel.from_pretrained(base, ".")'
     )
     imports = "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig"
     peft = "" if is_merged else "from peft import PeftModel\n"
     return (
-        "The masks of lengths and of banned tokens are part of the policy; `generation_config.json` has them.\n\n"
+        "The masks of lengths and of banned tokens are part of the policy; `generation_config.json` has them."
+        f"{caveats}\n\n"
         f'```python\n{peft}{imports}\n\n{load}\ntokenizer = AutoTokenizer.from_pretrained(".")\n'
         'inputs = tokenizer(["..."], return_tensors="pt")\n'
         'settings = GenerationConfig.from_pretrained(".")\n'
@@ -99,10 +116,6 @@ def _training(run: TrainedRun) -> str:
         f"- frozen weights in {model.dtype}{f', layers quantised to {model.quantize}' if model.quantize else ''}, "
         f"sha256 `{experiment.frozen_sha256}`",
         f"- seed {config.seed}",
+        *([f"- it began from the adapter `{lora.init_from}`"] if lora.init_from else []),
     ]
-    if config.sampling.support_min_p:
-        lines.append(
-            f"- a support mask: only tokens of at least {config.sampling.support_min_p:g} of the probability of the "
-            "frozen model's likeliest one. `generate` knows no such mask, and also samples outside it"
-        )
     return "\n".join(lines)

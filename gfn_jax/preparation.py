@@ -3,18 +3,31 @@
 import concurrent.futures
 import contextlib
 import dataclasses
+import hashlib
 from pathlib import Path
 
+import jax
+import numpy as np
 from rich.console import Console
 
 from gfn_jax.config import Config
 from gfn_jax.evaluation.validation import Validation
 from gfn_jax.experience import make_buffer
 from gfn_jax.experiment import Examples, Experiment, build
+from gfn_jax.models.parts import Weights
 from gfn_jax.replay.buffer import ReplayBuffer
 from gfn_jax.runtime import distributed
 from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
-from gfn_jax.runtime.run_directory import check_data, check_ownership, check_visible, claimed, namespace, read_run_id
+from gfn_jax.runtime.run_directory import (
+    check_data,
+    check_ownership,
+    check_visible,
+    claimed,
+    keep_beginning,
+    namespace,
+    read_run_id,
+    with_kept_beginning,
+)
 from gfn_jax.runtime.tracking import check_login
 from gfn_jax.warm_up import WarmUp
 
@@ -53,10 +66,12 @@ def prepare(config: Config, workdir: Path, console: Console, stack: contextlib.E
     with distributed.in_agreement():
         distributed.check_same({"content in its data files": data_hash})
         buffer = make_buffer(config, name)
-        experiment = stack.enter_context(build(config))
+        experiment = stack.enter_context(build(with_kept_beginning(workdir, config)))
         experiment.check_prompts(everything)
     with distributed.in_agreement():
         distributed.check_same({"content in the model's directory": experiment.frozen_sha256})
+        if config.model.lora.init_from:
+            distributed.check_same({"adapter in model.lora.init_from": _sha256(experiment.adapter)})
     console.print(f"{len(examples.train)} training and {len(examples.validation)} validation examples; compiling ...")
 
     # The reward's own models, which check the examples too, start meanwhile.
@@ -74,6 +89,7 @@ def prepare(config: Config, workdir: Path, console: Console, stack: contextlib.E
     with distributed.in_agreement():
         if is_main:
             stack.enter_context(claimed(workdir, config, data_hash, run_id))
+            keep_beginning(workdir, config)
             stack.enter_context(contextlib.closing(buffer))
     with distributed.in_agreement():
         check_visible(workdir, run_id)
@@ -82,3 +98,10 @@ def prepare(config: Config, workdir: Path, console: Console, stack: contextlib.E
         Checkpoints(workdir / "checkpoints", experiment.frozen_sha256, keep=keep, keep_best=keep_best)
     )
     return Prepared(workdir, examples, experiment, beginning, validation, warm_up, buffer, checkpoints)
+
+
+def _sha256(weights: Weights) -> str:
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(weights):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from gfn_jax.config import Config, Mesh, read_run_config
+from gfn_jax.config import Config, Mesh, beginning_from, read_run_config
 from gfn_jax.errors import UserError
 from gfn_jax.experiment import Experiment, build
 from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
@@ -20,11 +20,11 @@ class TrainedRun(NamedTuple):
 
 
 def read_finished_config(workdir: Path) -> Config:
-    """The configuration of a run that has a checkpoint, for one device, wherever the run was trained."""
+    """The configuration of a run that has a checkpoint, for one device; what the run began from is not needed."""
     config = read_run_config(workdir)
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"{workdir} holds no checkpoint yet")
-    return config.model_copy(update={"mesh": Mesh(data=1, model=1, fsdp=False)})
+    return beginning_from("", config).model_copy(update={"mesh": Mesh(data=1, model=1, fsdp=False)})
 
 
 @contextlib.contextmanager

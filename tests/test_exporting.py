@@ -1,6 +1,7 @@
 """What is exported is the trained policy, for the Hugging Face libraries and for training here; or one clear line."""
 
 import json
+import os
 import shutil
 
 import jax.numpy as jnp
@@ -99,6 +100,15 @@ def test_training_from_the_exported_adapter_begins_where_it_ended(trained, expor
     for name in (name for name in last if name.startswith("val/")):
         assert first[name] == pytest.approx(last[name], rel=1e-5), name
 
+    gone = exported[0].rename(tmp_path / "elsewhere")  # the run keeps a copy of what it began from
+    try:
+        export_merged(workdir, tmp_path / "merged", "bfloat16", Console(quiet=True))
+        longer = settings(model__lora__init_from=str(exported[0]), train__steps=4)
+        assert "going on after step 2" in run(longer, workdir)
+    finally:
+        gone.rename(exported[0])
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "merged").dtype == torch.bfloat16
+
 
 def test_a_quantised_run_trains_and_exports_what_it_computes(tmp_path):
     small = settings(model__quantize="int8", train__steps=2)
@@ -112,6 +122,18 @@ def test_a_quantised_run_trains_and_exports_what_it_computes(tmp_path):
     with torch.no_grad():
         merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")(torch.from_numpy(tokens).long()).logits
     np.testing.assert_allclose(merged.numpy(), ours, atol=1e-4 * np.abs(ours).max())
+
+
+def test_whoever_may_read_the_directory_may_read_the_weights(exported):
+    for directory in exported:
+        modes = {file.name: file.stat().st_mode & 0o777 for file in directory.iterdir()}
+        assert set(modes.values()) == {0o666 & ~_umask()}, modes
+
+
+def _umask():
+    current = os.umask(0)
+    os.umask(current)
+    return current
 
 
 def test_the_card_says_what_is_sampled_and_how_well(trained, exported):

@@ -3,12 +3,16 @@
 Only weights are unpickled, never code.
 """
 
+import pickle
 import sys
 import zipfile
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
+try:
+    import torch
+    from safetensors.torch import save_file
+except ModuleNotFoundError:
+    sys.exit("PyTorch, which reads it, is not installed here; give the model as safetensors")
 
 
 def convert(source: Path, target: Path) -> None:
@@ -27,4 +31,9 @@ def convert(source: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    convert(Path(sys.argv[1]), Path(sys.argv[2]))
+    try:
+        convert(Path(sys.argv[1]), Path(sys.argv[2]))
+    except pickle.UnpicklingError:
+        sys.exit("it is damaged, or holds more than weights, which is not unpickled; ask for a safetensors copy")
+    except (ValueError, RuntimeError, EOFError) as error:
+        sys.exit(" ".join(str(error).split()))

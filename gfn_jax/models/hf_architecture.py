@@ -42,6 +42,10 @@ def read_architecture(directory: Path) -> GPT2Config:
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{file}: {first['loc'][0]}: {first['msg']} (it is {first['input']!r})") from error
+    sizes = {"n_embd": config.n_embd, "n_head": config.n_head, "n_layer": config.n_layer}
+    sizes |= {"n_positions": config.n_positions, "vocab_size": config.vocab_size}
+    if wrong := [f"{name} is {size}" for name, size in sizes.items() if size < 1]:
+        raise UserError(f"{file}: {' and '.join(wrong)}: at least 1 is needed")
     if config.n_embd % config.n_head:
         raise UserError(f"{file}: n_embd {config.n_embd} is not divisible by n_head {config.n_head}")
     return config

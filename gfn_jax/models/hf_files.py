@@ -1,23 +1,30 @@
 """The files of Hugging Face models, on disk or from the hub: where they are, and which of them hold weights."""
 
+import fcntl
 import functools
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
+from gfn_jax.cache import cache_directory
 from gfn_jax.errors import UserError
 
+HTTPError: Any = HfHubHTTPError.__mro__[
+    1
+]  # of the hub's transport, whichever it is: proxies and broken connections too
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin")
@@ -35,7 +42,12 @@ def find_directory(name_or_path: str, key: str, files: Sequence[str]) -> Path:
         return path
     try:
         return Path(snapshot_download(name_or_path, allow_patterns=list(files)))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except GatedRepoError as error:
+        raise UserError(
+            f"{key}: {name_or_path!r} is for those who accepted its terms on the Hugging Face hub: accept them there, "
+            "and log in with `hf auth login` or HF_TOKEN"
+        ) from error
+    except (HFValidationError, HTTPError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"{key}: {name_or_path!r} is neither a directory here nor a model that the Hugging Face hub gives us "
             f"({type(error).__name__}); a directory would need {', '.join(files)}. Without a network, download it "
@@ -81,6 +93,16 @@ def opened(file: Path):
             yield tensors
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} is not a whole safetensors file ({error}): copy or download it again") from error
+    except AttributeError as error:  # how the library says that numpy has no such numbers
+        raise UserError(f"{file} has numbers that cannot be read here ({error}): give the model in float32") from error
+
+
+def save_tensors(tensors: Mapping[str, np.ndarray], file: Path) -> None:
+    """Writes a safetensors file as transformers and PEFT do, for whoever may read what this user writes."""
+    save_file(dict(tensors), file, metadata={"format": "pt"})
+    umask = os.umask(0)
+    os.umask(umask)
+    file.chmod(0o666 & ~umask)  # safetensors writes through a file of its user's alone
 
 
 def _source_files(directory: Path) -> list[Path]:
@@ -99,8 +121,8 @@ def _listed(directory: Path, single: str) -> list[Path]:
     if not index.exists():
         return []
     try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
+        names = sorted(str(name) for name in set(json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{index} is not an index of weight files: {error}") from error
     if missing := [name for name in names if not (directory / name).exists()]:
         raise UserError(f"{directory} has no {missing[0]}, which {index.name} lists")
@@ -111,23 +133,27 @@ def _as_safetensors(file: Path) -> Path:
     """The file, or for a `.bin` the copy as safetensors that the user's cache keeps under the hash of its content."""
     if file.suffix != ".bin":
         return file
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    converted = cache_home / "gfn_jax" / "converted" / f"{_sha256(file).hexdigest()}.safetensors"
-    if converted.exists():
-        return converted
+    converted = cache_directory("converted") / f"{_sha256(file).hexdigest()}.safetensors"
     try:
         converted.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=converted.parent) as place:
-            unfinished = Path(place) / converted.name
-            command = [sys.executable, "-P", str(_CONVERTER), str(file), str(unfinished)]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-                raise UserError(f"{file} cannot be read as weights of PyTorch: {reason:.300}")
-            shutil.move(unfinished, converted)
+        with converted.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # one process of a machine converts, the others wait for it
+            if not converted.exists():
+                _convert(file, converted)
     except OSError as error:
         raise UserError(f"{converted.parent}, where {file.name} is converted to, cannot be written: {error}") from error
     return converted
+
+
+def _convert(file: Path, converted: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=converted.parent) as place:
+        unfinished = Path(place) / converted.name
+        command = [sys.executable, "-P", str(_CONVERTER), str(file), str(unfinished)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or [f"the converter ended with status {done.returncode}"])[-1]
+            raise UserError(f"{file} cannot be read as weights of PyTorch: {reason:.300}")
+        os.replace(unfinished, converted)
 
 
 def _sha256(file: Path):

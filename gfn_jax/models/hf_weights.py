@@ -90,13 +90,16 @@ class _Source:
     def __init__(self, directory: Path, config: GPT2Config):
         self._config, self.expected = config, tensor_shapes(config)
         self._places: dict[str, tuple[Path, str]] = {}
-        unexpected = []
+        unexpected, tied = [], None
         for file in weight_files(directory):
             with opened(file) as tensors:
                 for stored in tensors.keys():  # noqa: SIM118 (not a mapping)
                     name = stored.removeprefix("transformer.")
                     shape = tuple(tensors.get_slice(stored).get_shape())
-                    if name.endswith(_BUFFERS) or (name == "lm_head.weight" and config.tie_word_embeddings):
+                    if name.endswith(_BUFFERS):
+                        continue
+                    if name == "lm_head.weight" and config.tie_word_embeddings:
+                        tied = file, stored, shape
                         continue
                     if name not in self.expected:
                         unexpected.append(name)
@@ -109,6 +112,8 @@ class _Source:
                         )
                     else:
                         self._places[name] = (file, stored)
+        if tied and "wte.weight" not in self._places and tied[2] == self.expected["wte.weight"]:
+            self._places["wte.weight"] = tied[:2]  # of two names for one tensor some programs keep this
         if unexpected:
             raise UserError(f"{directory}: unexpected tensors: {_some(unexpected)}")
         if missing := [name for name in self.expected if name not in self._places]:

@@ -11,7 +11,7 @@ def merge(structure: ModelStructure, adapter: Weights, frozen: Weights, dtype: j
     """The frozen weights in `dtype`, and in every adapted layer W + (alpha / R) A B, computed in at least float32.
 
     A quantised kernel counts as what it stands for. One stack of layers at a time is computed on the device and
-    fetched to the host, so that the device holds no second model.
+    fetched to the host, so that the device holds no second model, but the host does.
     """
     lora = structure.lora
     wide = jnp.promote_types(dtype, jnp.float32)
@@ -22,7 +22,9 @@ def merge(structure: ModelStructure, adapter: Weights, frozen: Weights, dtype: j
             weight = dequantize_stack(weight, structure.quantize)
         weight = weight.astype(wide)
         if factors:
-            update = jax.vmap(lambda a, b: jnp.tensordot(a, b, 1))(factors["lora_a"], factors["lora_b"])
+            update = jax.vmap(lambda a, b: jnp.tensordot(a, b, 1, precision="highest"))(
+                factors["lora_a"], factors["lora_b"]
+            )
             weight += lora.alpha / lora.rank * update.astype(wide)
         return weight.astype(dtype)
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from gfn_jax.errors import UserError
 from gfn_jax.models.gpt2 import LAYER_NAMES, adapted_layers
 from gfn_jax.models.hf_architecture import read_json
-from gfn_jax.models.hf_files import adapter_file, opened
+from gfn_jax.models.hf_files import adapter_file, opened, save_tensors
 from gfn_jax.models.parts import ModelStructure, Weights
 from gfn_jax.types import LoRAConfig
 
@@ -66,7 +65,7 @@ def save(directory: Path, adapter: Weights, lora: LoRAConfig, base: str) -> None
     }
     (directory / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     tensors = {f"{_PREFIX}{name}.weight": values for name, values in to_peft(adapter).items()}
-    save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_tensors(tensors, directory / "adapter_model.safetensors")
 
 
 def load(directory: Path, structure: ModelStructure) -> Weights:
@@ -86,6 +85,8 @@ def load(directory: Path, structure: ModelStructure) -> Weights:
     if others:
         said = ", ".join(f"{name}={value!r}" for name, value in others.items())
         raise UserError(f"{where} was trained with settings that are not supported here: {said}")
+    if not isinstance(settings.get("lora_alpha", 8), int | float):
+        raise UserError(f"{where}: lora_alpha is {settings['lora_alpha']!r}, and must be a number")
     tensors = _read(directory, where)
     base = settings.get("base_model_name_or_path")
     _check_settings(tensors, settings, structure.lora, where)
@@ -118,9 +119,14 @@ def _read(directory: Path, where: str) -> dict[str, np.ndarray]:
         if strange := [name for name, match in named.items() if not match]:
             raise UserError(
                 f"{where} has tensors that are not LoRA factors of GPT-2's layers, such as {strange[0]}: it was made "
-                "for a model of another architecture"
+                "for a model of another architecture, or also adapts embeddings"
             )
-        return {match[1]: stored.get_tensor(name) for name, match in named.items() if match}
+        tensors = {match[1]: stored.get_tensor(name) for name, match in named.items() if match}
+    if not tensors:
+        raise UserError(f"{where} holds no tensors")
+    if flat := [name for name, tensor in tensors.items() if tensor.ndim != 2]:
+        raise UserError(f"{where}: {flat[0]} has shape {tensors[flat[0]].shape}, and must have two axes")
+    return tensors
 
 
 def _check_settings(

@@ -1,7 +1,7 @@
 """Frozen kernels in fewer bits, by qwix: 8-bit integers, or the 4-bit NormalFloats of QLoRA (Dettmers et al. 2023).
 
 Of a group of weights with a scale of their own, whose largest magnitude is M, none changes by more than
-`ERROR_BOUNDS[method]` M:
+`ERROR_BOUNDS[method]` M, and where activations are bfloat16 by the rounding to it, 2^-9 M, on top:
 
     int8  a group is what one output reads; M / 255, half a step of M / 127.5
     nf4   a group is up to 64 of these weights; 0.152 M, half the widest gap between two of the 16 values

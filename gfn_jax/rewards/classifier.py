@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from torch.nn.functional import logsigmoid
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
@@ -13,6 +14,9 @@ SHORTEST_BUCKET = 16
 
 class Classifier:
     """One label of any `AutoModelForSequenceClassification`, from a hub name or a local directory.
+
+    Where labels exclude each other its probability is a softmax's; of a model with a single label, or whose
+    `problem_type` is multi_label_classification, it is the sigmoid of the label's own logit.
 
     Every batch has `batch_size` rows of one length (a power of two, or `max_length`), so that a
     text's score depends neither on its batch-mates nor on its place among them.
@@ -29,10 +33,10 @@ class Classifier:
         threads: int = 1,
         keys: tuple[str, str] = ("the classifier", "the label"),
     ):
-        """`label` is an index, or a text that the name of one label alone holds, whatever its case.
+        """`label` is an index, a name, or a part of the name of one label alone, whatever its case.
 
-        Raises `UserError` where the model cannot be loaded, or has no such label; `keys` are what the user calls
-        model and label.
+        Raises `UserError` where the model cannot be loaded, is no classifier, or has no such label; `keys` are what
+        the user calls model and label.
         """
         torch.set_num_threads(threads)
         disable_progress_bar()  # the terminal is the main process's
@@ -43,6 +47,11 @@ class Classifier:
         except Exception as error:  # the libraries raise whatever comes to their minds
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"{keys[0]}: {name_or_path!r} cannot be loaded on {device!r}: {reason:.200}") from error
+        if model.config.problem_type == "regression":
+            raise UserError(f"{keys[0]}: {name_or_path!r} gives a number, not the probability of a label")
+        if self._tokenizer.pad_token is None:
+            raise UserError(f"{keys[0]}: the tokenizer of {name_or_path!r} has no pad token, which batches need")
+        self._is_of_its_own = model.config.num_labels == 1 or model.config.problem_type == "multi_label_classification"
         self._device, self._batch_size = device, batch_size
         most = min(getattr(model.config, "max_position_embeddings", max_length), self._tokenizer.model_max_length)
         self._max_length = min(max_length, most)
@@ -75,8 +84,8 @@ class Classifier:
                 filled = [encoded[index] for index in chosen + chosen[-1:] * (self._batch_size - len(chosen))]
                 inputs = self._tokenizer.pad(filled, padding="max_length", max_length=length, return_tensors="pt")
                 logits = self._model(**inputs.to(self._device)).logits.float()
-                log_p = torch.log_softmax(logits, dim=-1)[:, self._label].tolist()
-                for index, value in zip(chosen, log_p, strict=False):
+                log_p = logsigmoid(logits) if self._is_of_its_own else torch.log_softmax(logits, dim=-1)
+                for index, value in zip(chosen, log_p[:, self._label].tolist(), strict=False):
                     scores[index] = value
         return scores
 
@@ -86,11 +95,15 @@ class Classifier:
 
 def find_label(id2label: dict[int, str], chosen: int | str, name: str, key: str) -> int:
     """The index of the `chosen` label; raises `UserError` where none, or more than one, is it."""
-    if isinstance(chosen, int):
-        if chosen not in id2label:
+    wanted = str(chosen).lower()
+    exact = [index for index, label in id2label.items() if label.lower() == wanted]
+    if len(exact) == 1:
+        return exact[0]
+    if wanted.isdecimal():  # an index, which a command line gives as text
+        if int(wanted) not in id2label:
             raise UserError(f"{key} is {chosen}, but {name} has the labels {id2label}")
-        return chosen
-    found = [index for index, label in id2label.items() if chosen.lower() in label.lower()]
+        return int(wanted)
+    found = [index for index, label in id2label.items() if wanted in label.lower()]
     if len(found) != 1:
         raise UserError(f"the labels of {name} do not say which is {chosen!r}: {id2label}. Set {key} to its index")
     return found[0]

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from gfn_jax.config import Model
 from gfn_jax.errors import UserError
 from gfn_jax.models import hf_architecture, hf_files, peft_adapters
 from gfn_jax.models.gpt2 import LAYER_NAMES, Layout, adapted_layers, input_axes
-from gfn_jax.models.hf_weights import Read, load_weights
+from gfn_jax.models.hf_weights import Index, Read, load_weights
 from gfn_jax.models.parts import ModelStructure, Weights
 from gfn_jax.models.quantization import quantize_stack
 from gfn_jax.runtime.keys import Purpose, key_for
@@ -80,7 +81,10 @@ def load_model(found: Found, mesh: Mesh, shardings: Any, seed: int) -> Loaded:
     if adapter is None:
         adapter = jax.jit(structure.random_adapter, out_shardings=replicated(mesh))(key_for(seed, Purpose.ADAPTER))
     else:
-        adapter = jax.device_put(adapter, replicated(mesh))
+        # Not by device_put, by which several processes would compare the values with each other.
+        adapter = jax.tree.map(
+            lambda x: jax.make_array_from_callback(x.shape, replicated(mesh), lambda index: x[index]), adapter
+        )
     if directory is None:
         frozen = jax.jit(structure.random_frozen, out_shardings=shardings)(key_for(seed, Purpose.FROZEN_WEIGHTS))
         described = f"random, seed {seed}: {structure.architecture}"
@@ -93,9 +97,23 @@ def load_model(found: Found, mesh: Mesh, shardings: Any, seed: int) -> Loaded:
 def _place(structure: ModelStructure, shardings: Any, path: tuple[str, ...], shape: tuple[int, ...], read: Read) -> Any:
     """A weight on the mesh, of which every process reads the parts of its own devices; quantised if it is to be."""
     sharding = functools.reduce(lambda branch, key: branch[key], path, shardings)
+    read = _remembering(read)
     if not isinstance(sharding, dict):
         return jax.block_until_ready(jax.make_array_from_callback(shape, sharding, read))
     wide = jnp.promote_types(structure.dtype, jnp.float32)
     whole = jax.make_array_from_callback(shape, sharding["qvalue"], functools.partial(read, dtype=wide))
     quantized = jax.jit(quantize_stack, static_argnums=(1, 2), out_shardings=sharding)
     return jax.block_until_ready(quantized(whole, input_axes(path), structure.quantize))
+
+
+def _remembering(read: Read) -> Read:
+    """The same, reading a part once that several devices hold."""
+    parts: dict[tuple, np.ndarray] = {}
+
+    def remembered(index: Index, **how: Any) -> np.ndarray:
+        bounds = tuple((part.start, part.stop) for part in index)
+        if bounds not in parts:
+            parts[bounds] = read(index, **how)
+        return parts[bounds]
+
+    return remembered

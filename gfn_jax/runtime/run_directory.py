@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import socket
 import time
 import uuid
@@ -15,10 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gfn_jax.config import Config, differing_keys, read_run_config
+from gfn_jax.config import Config, beginning_from, differing_keys, read_run_config
 from gfn_jax.errors import TrainingError, UserError
+from gfn_jax.models import peft_adapters
+from gfn_jax.models.hf_files import find_directory
 
 _VISIBLE_WITHIN_S = 60.0  # by then a network's file system shows elsewhere what was written
+_BEGAN_FROM = "began_from"
 _FIRST_FILES = ("lock", "run_id", "run_id.new", "data.sha256", "data.sha256.new", "config.json.new")
 """What a run that was killed while it began may leave behind."""
 
@@ -91,6 +95,29 @@ def claimed(workdir: Path, config: Config, data_hash: str, run_id: str) -> Itera
         check_data(workdir, data_hash)
         _claim(workdir, config, data_hash, run_id)
         yield
+
+
+def keep_beginning(workdir: Path, config: Config) -> None:
+    """Copies the adapter that the run begins from, which its table of before and after is about, into the directory."""
+    if not config.model.lora.init_from or (workdir / _BEGAN_FROM).exists():
+        return
+    source = find_directory(config.model.lora.init_from, "model.lora.init_from", peft_adapters.FILES)
+    new = workdir / f"{_BEGAN_FROM}.new"
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        for name in peft_adapters.FILES:
+            if (source / name).exists():
+                shutil.copyfile(source / name, new / name)
+        new.rename(workdir / _BEGAN_FROM)
+    except OSError as error:
+        raise UserError(f"--workdir {workdir} cannot be written: {error}") from error
+
+
+def with_kept_beginning(workdir: Path, config: Config) -> Config:
+    """The configuration, which begins from the directory's own copy of its adapter where there is one."""
+    kept = workdir / _BEGAN_FROM
+    return beginning_from(str(kept), config) if config.model.lora.init_from and kept.is_dir() else config
 
 
 def check_data(workdir: Path, data_hash: str) -> None:

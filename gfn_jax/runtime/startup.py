@@ -1,9 +1,10 @@
 """What JAX must be told before it computes anything."""
 
 import os
-from pathlib import Path
 
 import jax
+
+from gfn_jax.cache import cache_directory
 
 
 def configure_jax(dtype: str) -> None:
@@ -14,6 +15,5 @@ def configure_jax(dtype: str) -> None:
     if dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache_home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(cache_home / "gfn_jax" / "compiled"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_directory("compiled")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

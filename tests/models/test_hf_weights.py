@@ -106,7 +106,9 @@ def test_a_pickle_that_would_run_code_runs_none(original, tmp_path):
 
     shutil.copy(original / "config.json", tmp_path)
     torch.save({"wte.weight": Attack()}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"pytorch_model\.bin cannot be read as weights of PyTorch"):
+    with pytest.raises(
+        UserError, match=r"pytorch_model\.bin cannot be read .*: it is damaged, or holds more than weights"
+    ):
         load_weights(tmp_path, read_architecture(original), jnp.float32)
     assert not (tmp_path / "harm").exists()
 
@@ -116,6 +118,27 @@ def test_a_file_that_was_cut_short_is_one_clear_error(original, tmp_path):
     file = directory / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"model\.safetensors is not a whole safetensors file .*download it again"):
+        load_weights(directory, read_architecture(directory), jnp.float32)
+
+
+def test_a_tied_checkpoint_may_keep_either_name(original, tmp_path):
+    """Of tensors that share memory, some programs write only the first name."""
+    architecture = read_architecture(original)
+
+    def rename(tensors):
+        tensors["lm_head.weight"] = tensors.pop("transformer.wte.weight")
+
+    directory = damaged(original, tmp_path, rename)
+    loaded, expected = (load_weights(each, architecture, np.float32) for each in (directory, original))
+    jax.tree.map(np.testing.assert_array_equal, loaded, expected)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '{"weight_map": [1]}', "{", '{"weight_map": {"wte.weight": 3}}'])
+def test_an_index_that_is_none_is_one_clear_error(original, tmp_path, content):
+    directory = damaged(original, tmp_path, lambda tensors: None)
+    (directory / "model.safetensors").unlink()
+    (directory / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(UserError, match=r"is not an index of weight files|has no 3, which"):
         load_weights(directory, read_architecture(directory), jnp.float32)
 
 
@@ -156,6 +179,7 @@ def test_names_and_shapes_of_hugging_face_come_back(hugging_face_directory):
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
 def test_a_hub_name_is_found_in_the_cache_without_a_network(original, tmp_path, monkeypatch, name):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     place = tmp_path / "models--some--model"
     snapshot = place / "snapshots" / "0123"
     snapshot.mkdir(parents=True)
@@ -175,6 +199,8 @@ def test_a_hub_name_is_found_in_the_cache_without_a_network(original, tmp_path, 
         ("model_type", "bert", "only 'gpt2'"),
         ("scale_attn_by_inverse_layer_idx", True, "scale_attn_by_inverse_layer_idx"),
         ("n_head", 5, "not divisible by n_head 5"),
+        ("n_head", 0, "n_head is 0: at least 1 is needed"),
+        ("n_layer", 0, "n_layer is 0: at least 1 is needed"),
         ("n_layer", "four", r"n_layer: .*valid integer.*'four'"),
     ],
 )

@@ -169,5 +169,9 @@ def test_an_adapter_for_another_model_is_refused_by_tensor_and_base(world, tmp_p
     )
     refused(tensors | {name.replace("h.0", "h.7"): tensors[name].clone()}, r"it has h\.7\.attn\.c_attn\.lora_A")
     refused({each: tensors[each] for each in tensors if each != name}, r"it has no h\.0\.attn\.c_attn\.lora_A")
+    refused({name: torch.zeros(5)}, r"h\.0\.attn\.c_attn\.lora_A has shape \(5,\), and must have two axes")
+    refused({}, "holds no tensors")
     llama = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
     refused({llama: tensors[name].clone()}, "such as .*q_proj.*: it was made for a model of another architecture")
+    settings_file.write_text(json.dumps(settings | {"lora_alpha": "6"}))
+    refused(tensors, "lora_alpha is '6', and must be a number")
