@@ -6,4 +6,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 .venv/bin/ruff check --quiet .
 .venv/bin/basedpyright
 .venv/bin/lint-imports --no-logo
-.venv/bin/python -m pytest "$@"
+.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"

@@ -3,12 +3,13 @@
 import os
 import tempfile
 
-_CACHE = tempfile.TemporaryDirectory(prefix="gfn_jax_cache_")  # shared by the tests of one run alone
-os.environ["XDG_CACHE_HOME"] = _CACHE.name
-os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_CACHE.name}/compiled"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit all of it
+    _CACHE = tempfile.TemporaryDirectory(prefix="gfn_jax_cache_")  # shared by the tests of one run alone
+    os.environ["XDG_CACHE_HOME"] = _CACHE.name
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_CACHE.name}/compiled"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import jax
 import pytest

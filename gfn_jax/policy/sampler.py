@@ -23,11 +23,12 @@ class Behaviour:
 
     With probability `temperature_prob` a whole batch is sampled at a temperature drawn uniformly
     from [`temperature_low`, `temperature_high`], else at 1. `top_k` = 0 and `top_p` = 1 are off.
+    As an argument of a compiled function, temperatures may change without compiling again.
     """
 
-    temperature_low: float = struct.field(pytree_node=False, default=1.0)
-    temperature_high: float = struct.field(pytree_node=False, default=1.0)
-    temperature_prob: float = struct.field(pytree_node=False, default=0.0)
+    temperature_low: float | jax.Array = 1.0
+    temperature_high: float | jax.Array = 1.0
+    temperature_prob: float | jax.Array = 0.0
     top_k: int = struct.field(pytree_node=False, default=0)
     top_p: float = struct.field(pytree_node=False, default=1.0)
 

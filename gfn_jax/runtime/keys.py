@@ -14,6 +14,7 @@ class Purpose(enum.IntEnum):
     SAMPLING = 5
     REFERENCE = 6
     REPLAY = 7
+    EVALUATION = 8
 
 
 def key_for(seed: int, purpose: Purpose, index: int | jax.Array = 0) -> jax.Array:

@@ -1,0 +1,88 @@
+"""Ways to continue a prompt that a trained policy is compared with: all by the frozen model, under the policy's masks.
+
+A method draws continuations and nothing else. What they are worth is measured for all methods alike
+(`evaluation/comparison.py`), by the same models under the same masks.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gfn_jax.models.gpt2 import GPT2
+from gfn_jax.policy.beam_search import beam_search
+from gfn_jax.policy.masks import Rules
+from gfn_jax.policy.sampler import ON_POLICY, Behaviour, sample
+from gfn_jax.types import Prompts, Trajectories
+
+TEMPERATURES = (0.5, 0.7, 0.85, 1.2)
+NUCLEI = (0.8, 0.95)
+WIDE = 5
+"""How many times as many beams as samples the wider beam searches have."""
+DIVERSITY_PENALTY = 1.0
+
+Drawn = tuple[Trajectories, jax.Array]
+"""Continuations, prompt-major, and which of them there are: masks may leave a prompt fewer than were asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """How to continue prompts: `draw(policy, frozen, rules, prompts, key, settings)`, traced, a fixed number for each.
+
+    Methods that share `draw` are compiled once; `settings` is a pytree. `of_policy` and `of_frozen` say of which of
+    the two models the continuations are exact samples, if of any.
+    """
+
+    name: str
+    draw: Callable[[GPT2, GPT2, Rules, Prompts, jax.Array, Any], Drawn]
+    settings: Any = None
+    of_policy: bool = False
+    of_frozen: bool = False
+
+
+def all_methods(samples: int, temperature_end: float) -> list[Method]:
+    """The trained policy first, then every baseline; each gives `samples` continuations of a prompt."""
+    tempered = _sampling(samples)
+    temperatures = sorted({*TEMPERATURES, temperature_end} - {1.0})
+    return [
+        Method("GFlowNet", _sampling(samples, of_policy=True), ON_POLICY, of_policy=True),
+        Method("sampling", tempered, _at(1.0), of_frozen=True),
+        *(Method(f"temperature {each:g}", tempered, _at(each)) for each in temperatures),
+        *(Method(f"nucleus {each:g}", _sampling(samples), Behaviour(top_p=each)) for each in NUCLEI),
+        Method("greedy", _beams(1, 1, repeated=samples)),
+        *_beam_searches(samples),
+    ]
+
+
+def _at(temperature: float) -> Behaviour:
+    return Behaviour(temperature, temperature, 1.0)
+
+
+def _beam_searches(samples: int) -> Iterator[Method]:
+    for beams in (samples, WIDE * samples):
+        yield Method(f"beam {beams}", _beams(samples, beams))
+        yield Method(f"diverse beam {beams}", _beams(samples, beams, groups=samples))
+
+
+def _sampling(samples: int, *, of_policy: bool = False) -> Callable[..., Drawn]:
+    def draw(policy: GPT2, frozen: GPT2, rules: Rules, prompts: Prompts, key: jax.Array, behaviour: Behaviour) -> Drawn:
+        model = policy if of_policy else frozen
+        trajectories, _ = sample(model, frozen, rules, prompts, key, samples_per_prompt=samples, behaviour=behaviour)
+        return trajectories, jnp.ones(trajectories.length_N.shape, bool)
+
+    return draw
+
+
+def _beams(samples: int, beams: int, *, groups: int = 1, repeated: int = 1) -> Callable[..., Drawn]:
+    def draw(policy: GPT2, frozen: GPT2, rules: Rules, prompts: Prompts, key: jax.Array, settings: None) -> Drawn:
+        penalty = DIVERSITY_PENALTY if groups > 1 else 0.0
+        found = beam_search(frozen, rules, prompts, beams=beams, groups=groups, diversity_penalty=penalty)
+        best = jax.tree.map(lambda x: jnp.repeat(x[:, :samples], repeated, 1), found)
+        tokens, length, log_p = (
+            x.reshape(-1, *x.shape[2:]) for x in (best.tokens_BxSxL, best.length_BxS, best.log_p_BxS)
+        )
+        return Trajectories.given(tokens, length), log_p > -jnp.inf
+
+    return draw

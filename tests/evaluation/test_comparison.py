@@ -1,0 +1,93 @@
+"""Methods side by side: one scorer, one reward and one set of masks, whatever drew the texts."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers import run, short_config
+from rich.console import Console
+
+from gfn_jax.config import parse_config
+from gfn_jax.errors import UserError
+from gfn_jax.evaluating import evaluate
+
+SAMPLES = 2
+NAMES = ["GFlowNet", "sampling", "greedy", "beam 2", "beam 10"]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("comparison") / "run"
+    run(short_config(train__steps=1, train__eval_every=1), workdir)
+    return workdir
+
+
+def compared(workdir, names):
+    """What the command says, and every method's part of what it leaves."""
+    console = Console(record=True, width=80)
+    evaluate(workdir, SAMPLES, None, names, console)
+    written = json.loads((workdir / "evaluation.json").read_text())
+    assert (written["step"], written["prompts"], written["samples_per_prompt"]) == (1, 5, SAMPLES)
+    return console.export_text(), {method["name"]: method for method in written["methods"]}
+
+
+@pytest.fixture(scope="module")
+def said_and_written(workdir):
+    return compared(workdir, NAMES)
+
+
+def figure(method, name):
+    return np.array(method["figures"][name]["per_prompt"])
+
+
+def test_every_method_has_a_row_and_every_figure_an_interval(said_and_written):
+    said, written = said_and_written
+    assert list(written) == NAMES
+    assert all(name in said for name in NAMES)
+    for method in written.values():
+        for each in method["figures"].values():
+            assert each["low"] <= each["mean"] <= each["high"]
+            assert each["mean"] == pytest.approx(np.mean(each["per_prompt"]))
+
+
+def test_the_reward_is_of_what_was_drawn_at_the_end_temperature(said_and_written):
+    for method in said_and_written[1].values():
+        np.testing.assert_allclose(figure(method, "log_r"), figure(method, "log_likelihood") / 0.8, rtol=1e-4)
+        assert (figure(method, "log_likelihood_best") >= figure(method, "log_likelihood") - 1e-6).all()
+        assert all(len(texts) == SAMPLES for texts in method["texts"])
+
+
+def test_wider_searches_find_likelier_texts(said_and_written):
+    greedy, narrow, wide = (said_and_written[1][name] for name in ("greedy", "beam 2", "beam 10"))
+    assert (figure(wide, "log_likelihood_best") >= figure(greedy, "log_likelihood_best") - 1e-4).all()
+    means = [figure(each, "log_likelihood").mean() for each in (said_and_written[1]["sampling"], narrow, wide)]
+    assert means == sorted(means)
+    assert not figure(greedy, "diversity").any()
+    assert all(len(set(texts)) == SAMPLES for texts in wide["texts"])
+
+
+def test_only_exact_samples_have_a_variance(said_and_written):
+    with_variance = {name for name, method in said_and_written[1].items() if "log_ratio_var" in method["figures"]}
+    assert with_variance == {"GFlowNet", "sampling"}
+
+
+def test_how_prompts_fall_into_batches_changes_no_search(workdir, said_and_written):
+    file = workdir / "config.json"
+    settings = parse_config(json.loads(file.read_text()))
+    assert settings.eval.prompts_per_batch == 4  # of five prompts
+    other = settings.model_copy(update={"eval": settings.eval.model_copy(update={"prompts_per_batch": 5})})
+    file.write_text(json.dumps(other.model_dump(mode="json")))
+    _, written = compared(workdir, ["greedy", "beam 2"])
+    file.write_text(json.dumps(settings.model_dump(mode="json")))
+    for name, method in written.items():
+        before = said_and_written[1][name]
+        assert method["texts"] == before["texts"]
+        for each in method["figures"]:
+            np.testing.assert_allclose(figure(method, each), figure(before, each), rtol=1e-4, atol=1e-6)
+
+
+def test_what_cannot_be_compared_is_one_clear_line(workdir):
+    with pytest.raises(UserError, match="--n 1: a prompt needs 2 samples"):
+        evaluate(workdir, 1, None, [], Console(quiet=True))
+    with pytest.raises(UserError, match="there is no method 'beam 9'; there are GFlowNet, sampling, "):
+        evaluate(workdir, 2, None, ["beam 9"], Console(quiet=True))
