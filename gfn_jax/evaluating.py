@@ -68,9 +68,10 @@ def _choose(methods: list[Method], names: Sequence[str]) -> list[Method]:
 def _table(results: Sequence[Compared], prompts: int, samples: int) -> Table:
     table = Table(
         title=f"{prompts} validation prompts, {samples} continuations each: means and half their 95% intervals",
-        caption="log p: under the frozen model; variance: of log R - log π within a prompt; s: without compiling",
+        caption="log p: frozen model's; variance: of log R - log π within a prompt; s: without compiling",
         box=box.SIMPLE_HEAD,
-        padding=(0, 0, 0, 1),
+        padding=0,
+        pad_edge=False,
     )
     names = [name for name in _COLUMNS if any(name in result.per_prompt for result in results)]
     table.add_column("method", no_wrap=True)
