@@ -45,8 +45,12 @@ def _target(run: TrainedRun) -> str:
         weights["judge"] = config.reward.nli.name_or_path
     weights |= config.task.options
     sampling = config.sampling
+    kind = type(reward)
+    said = [inspect.getdoc(inspect.getmodule(kind))]
+    if not kind.__module__.startswith("gfn_jax."):
+        said.append(inspect.getdoc(kind))  # of ours the module says it all
     lines = [
-        *filter(None, map(inspect.getdoc, (inspect.getmodule(type(reward)), type(reward)))),
+        *filter(None, said),
         "",
         *(f"- {name}: `{value}`" for name, value in weights.items()),
         f"- temperature at the end: `{config.reward.temperature_end}`; a text's probability is proportional to "
