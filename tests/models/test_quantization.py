@@ -9,6 +9,7 @@ from helpers import MINIATURE, short_config
 from gfn_jax.experiment import build
 from gfn_jax.models.hf_architecture import read_architecture
 from gfn_jax.models.hf_weights import load_weights
+from gfn_jax.models.merging import merge
 from gfn_jax.models.parts import ModelStructure
 from gfn_jax.models.quantization import ERROR_BOUNDS, LARGEST_TILE, dequantize_stack, quantize_stack
 from gfn_jax.policy.masks import make_rules
@@ -101,6 +102,18 @@ def test_the_quantised_model_is_the_model_of_the_dequantised_weights(miniature, 
         gradient,
         expected_gradient,
     )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_merged_export_is_the_policy_over_quantised_weights(miniature, method):
+    structures, weights, prompts, adapter = miniature
+    merged = merge(structures[method], adapter, weights[method], jnp.dtype("float32"))
+
+    def hidden(model):
+        return np.asarray(model.encode(prompts)[0])
+
+    expected = hidden(structures[method].policy(adapter, weights[method]))
+    np.testing.assert_allclose(hidden(structures[""].frozen(jax.device_put(merged))), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(("method", "most"), [("int8", 1e-3), ("nf4", 0.1)])
