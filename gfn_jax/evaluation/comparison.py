@@ -21,6 +21,7 @@ from gfn_jax.experiment import Experiment
 from gfn_jax.models.parts import Weights
 from gfn_jax.policy.scorer import score
 from gfn_jax.rewards.likelihood import log_likelihood
+from gfn_jax.rewards.protocol import Components
 from gfn_jax.runtime.keys import Purpose, key_for
 from gfn_jax.types import Prompts, Trajectories
 
@@ -82,11 +83,16 @@ class _Scorer:
         structure, rules = experiment.structure, experiment.rules
 
         @jax.jit
-        def score_both(adapter: Weights, frozen: Weights, prompts: Prompts, trajectories: Trajectories):
+        def worth(frozen: Weights, prompts: Prompts, trajectories: Trajectories, components: Components):
+            likelihood_NxT = log_likelihood(structure.frozen(frozen), prompts, trajectories, rules.terminator)
+            both = likelihood_NxT, experiment.final_log_r(components)
+            return [jnp.take_along_axis(values, trajectories.length_N[:, None], 1)[:, 0] for values in both]
+
+        @functools.partial(jax.jit, static_argnums=0)
+        def log_ratio(of: str, adapter: Weights, frozen: Weights, prompts, trajectories, components: Components):
             policy, model = structure.policy_and_frozen(adapter, frozen)
-            likelihood_NxT = log_likelihood(model, prompts, trajectories, rules.terminator)
-            likelihood_N = jnp.take_along_axis(likelihood_NxT, trajectories.length_N[:, None], 1)[:, 0]
-            return likelihood_N, *(score(each, model, rules, prompts, trajectories) for each in (policy, model))
+            scores = score(policy if of == "policy" else model, model, rules, prompts, trajectories)
+            return experiment.at_stop(scores, components)[0]
 
         @functools.partial(jax.jit, static_argnums=0)
         def draw(draw_by, adapter: Weights, frozen: Weights, prompts: Prompts, key: jax.Array, settings: Any):
@@ -94,7 +100,7 @@ class _Scorer:
             trajectories, is_there_N = draw_by(*models, rules, prompts, key, settings)
             return _whole_alone(trajectories), is_there_N
 
-        self._draw, self._score_both, self._at_stop = draw, score_both, jax.jit(experiment.at_stop)
+        self._draw, self._worth, self._log_ratio = draw, worth, log_ratio
 
     def measure(self, method: Method, batches: Sequence[_Batch]) -> Compared:
         experiment = self._experiment
@@ -125,9 +131,8 @@ class _Scorer:
         """Each prompt's figures, and its texts, over the continuations that are there."""
         experiment = self._experiment
         components = experiment.reward.components(experiment.frozen, batch.examples, batch.prompts, trajectories)
-        likelihood, *scores = self._score_both(self._adapter, experiment.frozen, batch.prompts, trajectories)
-        g_of_policy, log_r = self._at_stop(scores[0], components)
-        g_of_frozen, _ = self._at_stop(scores[1], components)
+        drawn = batch.prompts, trajectories, components
+        likelihood, log_r = self._worth(experiment.frozen, *drawn)
 
         is_there = is_there_N.reshape(-1, self._samples)
 
@@ -161,10 +166,9 @@ class _Scorer:
             "sentences": np.array([np.mean([is_sentence(text) for text in own]) for own in texts]),
             **{name: np.array([each[name] for each in of_task]) for name in of_task[0]},
         }
-        for is_of, g in ((method.of_policy, g_of_policy), (method.of_frozen, g_of_frozen)):
-            if is_of:
-                figures["log_ratio_var"] = np.nanvar(by_prompt(g), 1, ddof=1)
-                figures["elbo"] = np.nanmean(by_prompt(g), 1)
+        if method.samples_of:
+            g = by_prompt(self._log_ratio(method.samples_of, self._adapter, experiment.frozen, *drawn))
+            figures |= {"log_ratio_var": np.nanvar(g, 1, ddof=1), "elbo": np.nanmean(g, 1)}
         return figures, texts
 
 

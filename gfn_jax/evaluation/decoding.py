@@ -6,7 +6,7 @@ A method draws continuations and nothing else. What they are worth is measured f
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -31,15 +31,14 @@ Drawn = tuple[Trajectories, jax.Array]
 class Method:
     """How to continue prompts: `draw(policy, frozen, rules, prompts, key, settings)`, traced, a fixed number for each.
 
-    Methods that share `draw` are compiled once; `settings` is a pytree. `of_policy` and `of_frozen` say of which of
-    the two models the continuations are exact samples, if of any.
+    Methods that share `draw` are compiled once; `settings` is a pytree. `samples_of` is the model that the
+    continuations are exact samples of, if they are of one.
     """
 
     name: str
     draw: Callable[[GPT2, GPT2, Rules, Prompts, jax.Array, Any], Drawn]
     settings: Any = None
-    of_policy: bool = False
-    of_frozen: bool = False
+    samples_of: Literal["policy", "frozen"] | None = None
 
 
 def all_methods(samples: int, temperature_end: float) -> list[Method]:
@@ -47,8 +46,8 @@ def all_methods(samples: int, temperature_end: float) -> list[Method]:
     tempered = _sampling(samples)
     temperatures = sorted({*TEMPERATURES, temperature_end} - {1.0})
     return [
-        Method("GFlowNet", _sampling(samples, of_policy=True), ON_POLICY, of_policy=True),
-        Method("sampling", tempered, _at(1.0), of_frozen=True),
+        Method("GFlowNet", _sampling(samples, of_policy=True), ON_POLICY, samples_of="policy"),
+        Method("sampling", tempered, _at(1.0), samples_of="frozen"),
         *(Method(f"temperature {each:g}", tempered, _at(each)) for each in temperatures),
         *(Method(f"nucleus {each:g}", _sampling(samples), Behaviour(top_p=each)) for each in NUCLEI),
         Method("greedy", _beams(1, 1, repeated=samples)),
