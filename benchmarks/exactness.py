@@ -29,7 +29,8 @@ from machine import describe
 from rich.console import Console
 
 from gfn_jax.base_config import base
-from gfn_jax.config import Config, parse_config
+from gfn_jax.config import Config
+from gfn_jax.config_reading import parse_config
 from gfn_jax.objectives import OBJECTIVES
 from gfn_jax.runtime.mesh import make_mesh, replicated
 from gfn_jax.runtime.train_step import StepFunctions

@@ -25,7 +25,7 @@ from step_programs import StepPrograms, make_step
 from step_time import LENGTH, PROMPT, RANK, SAMPLES
 
 from gfn_jax.base_config import base
-from gfn_jax.config import parse_config
+from gfn_jax.config_reading import parse_config
 from gfn_jax.models.gpt2 import WHEREVER
 from gfn_jax.runtime.mesh import make_mesh, weight_shardings
 from gfn_jax.runtime.model import find_model, load_model

@@ -19,7 +19,7 @@ from rich.progress import track
 
 from gfn_jax import objectives
 from gfn_jax.base_config import base
-from gfn_jax.config import parse_config
+from gfn_jax.config_reading import parse_config
 from gfn_jax.experiment import Examples, build
 from gfn_jax.policy.scorer import score
 

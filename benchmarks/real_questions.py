@@ -60,7 +60,7 @@ def main() -> None:
 
     # Here, because the judge's workers import this file again and need no jax.
     from configs.contradiction_gpt2_large import get_config
-    from gfn_jax.config import parse_config
+    from gfn_jax.config_reading import parse_config
     from gfn_jax.training import train
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -22,7 +22,8 @@ from rich.console import Console
 from step_programs import StepPrograms
 
 from configs.next_sentence_gpt2_xl import get_config
-from gfn_jax.config import Config, parse_config
+from gfn_jax.config import Config
+from gfn_jax.config_reading import parse_config
 from gfn_jax.models.gpt2 import ARCHITECTURES, GPT2Config
 
 PROMPT_LENGTH = 48

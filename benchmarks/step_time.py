@@ -43,7 +43,7 @@ AGREEMENT = 1e-4
 def settings(prompts: int, model: str) -> Any:
     """The configuration of our side."""
     from gfn_jax.base_config import base
-    from gfn_jax.config import parse_config
+    from gfn_jax.config_reading import parse_config
 
     raw = base()
     raw.data.path, raw.model.name_or_path = "none", model

@@ -32,7 +32,7 @@ EVAL_EVERY, SHARE = 5, 0.9
 
 def settings(seed: int, steps: int) -> Any:
     from configs import next_sentence_mini
-    from gfn_jax.config import parse_config
+    from gfn_jax.config_reading import parse_config
 
     raw = next_sentence_mini.get_config().unlock()
     raw.seed, raw.sampling.min_len = seed, 0

@@ -2,6 +2,16 @@
 
 from ml_collections import ConfigDict
 
+_JUDGE = {  # of classifiers in worker processes
+    "device": "cpu",  # of the workers, such as cuda:3
+    "workers": 1,
+    "threads": 1,  # of each worker on a CPU
+    "batch_size": 32,  # a multiple of 8
+    "max_length": 128,  # tokens of what is judged at once
+    "timeout_s": 600.0,  # a worker that takes longer is replaced
+    "attempts": 3,  # for each batch, before the run stops
+}
+
 
 def base() -> ConfigDict:
     config = ConfigDict()
@@ -73,6 +83,14 @@ def base() -> ConfigDict:
     config.reward.temperature_horizon = 750  # optimiser steps from start to end
     config.reward.likelihood_weight = 1.0  # of log p_frozen(continuation | prompt)
     config.reward.allow_flat_target = False  # allow likelihood_weight / temperature_end < 0.8 without a support mask
+    config.reward.sentences = ConfigDict(
+        {
+            "weight": 0.0,  # of log P(label | continuation), or of what the form alone says: 0 of a sentence, else -1
+            "name_or_path": "",  # a sequence classifier such as one of CoLA; empty: the form alone
+            "label": "acceptable",  # its label for a sentence: an index, or a part of one name
+            **_JUDGE,
+        }
+    )
     # From here on, contradiction alone:
     config.reward.contradiction_weight = 1.0  # of log P_NLI(contradiction | edited fact, answer)
     config.reward.answer_weight = 0.0  # of log p_frozen(answer | answer prompt)
@@ -97,13 +115,7 @@ def base() -> ConfigDict:
         {
             "name_or_path": "",  # a sequence classifier: a Hugging Face directory or hub name
             "contradiction_label": -1,  # its index; -1: the label whose name says so
-            "device": "cpu",  # of the workers, such as cuda:3
-            "workers": 1,
-            "threads": 1,  # of each worker on a CPU
-            "batch_size": 32,  # a multiple of 8
-            "max_length": 128,  # tokens of fact and answer together
-            "timeout_s": 600.0,  # a worker that takes longer is replaced
-            "attempts": 3,  # for each batch, before the run stops
+            **_JUDGE,
         }
     )
     config.reward.cache_size = 1_000_000  # answers, and judgements, that are remembered
@@ -136,6 +148,7 @@ def base() -> ConfigDict:
     config.train.keep_checkpoints = 2  # the last ones ...
     config.train.keep_best = "elbo"  # ... and the one with the highest validation figure of this name; empty: no such
     config.train.eval_every = 100
+    config.train.patience = 0  # validations in a row without a better figure keep_best, before training ends; 0: never
 
     config.eval = ConfigDict()
     config.eval.samples_per_prompt = 16

@@ -8,7 +8,8 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from gfn_jax.config import Config, known_keys, nearest_key, parse_config
+from gfn_jax.config import Config
+from gfn_jax.config_reading import known_keys, nearest_key, parse_config
 from gfn_jax.errors import ElsewhereError, TrainingError, UserError
 
 _is_one_of_several = False

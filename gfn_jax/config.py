@@ -1,16 +1,12 @@
-"""The typed view of a configuration, and all of its validation; nothing else sees a ConfigDict.
+"""The typed view of a configuration, and all of its validation.
 
 Every key stands in a file of `configs/`, with its meaning in `gfn_jax/base_config.py`: nothing has a
 default here.
 """
 
-import difflib
-import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gfn_jax.errors import UserError
 
@@ -26,21 +22,6 @@ OfEights = Annotated[int, Field(ge=8, multiple_of=8)]
 
 FLATTEST_TARGET = 0.8
 """Least power of the frozen model's likelihood in a target that no support mask keeps on language."""
-
-SAFE_TO_CHANGE = (
-    "mesh",
-    "train.steps",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.keep_best",
-    "train.eval_every",
-    "train.log_every",
-    "replay.backend",
-    "replay.url",
-    "replay.password_variable",
-    "tracking",
-)
-"""Keys in which a run may differ from the one that its workdir holds."""
 
 
 class Section(BaseModel):
@@ -128,9 +109,10 @@ class Answers(Section):
         return self
 
 
-class NLI(Section):
+class Judge(Section):
+    """A text classifier in worker processes."""
+
     name_or_path: str
-    contradiction_label: Annotated[int, Field(ge=-1)]
     device: Text
     workers: Count
     threads: Count
@@ -138,6 +120,15 @@ class NLI(Section):
     max_length: Annotated[int, Field(ge=16)]
     timeout_s: Positive
     attempts: Count
+
+
+class NLI(Judge):
+    contradiction_label: Annotated[int, Field(ge=-1)]
+
+
+class Sentences(Judge):
+    weight: NotNegative
+    label: Text
 
 
 class Hybrid(Section):
@@ -153,6 +144,7 @@ class Reward(Section):
     temperature_horizon: Natural
     likelihood_weight: NotNegative
     allow_flat_target: bool
+    sentences: Sentences
     contradiction_weight: NotNegative
     answer_weight: NotNegative
     hybrid: Hybrid
@@ -190,6 +182,7 @@ class Train(Section):
     keep_checkpoints: Count
     keep_best: str
     eval_every: Count
+    patience: Natural
 
     @model_validator(mode="after")
     def _divisible(self) -> "Train":
@@ -289,64 +282,3 @@ def beginning_from(adapter: str, config: Config) -> Config:
     """The configuration with another `model.lora.init_from`."""
     lora = config.model.lora.model_copy(update={"init_from": adapter})
     return config.model_copy(update={"model": config.model.model_copy(update={"lora": lora})})
-
-
-def parse_config(raw: Mapping[str, Any]) -> Config:
-    """The typed configuration; raises `UserError` with one line that names every wrong key."""
-    try:
-        return Config.model_validate(raw)
-    except ValidationError as error:
-        raise UserError("; ".join(_explain(problem) for problem in error.errors())) from error
-
-
-def differing_keys(config: Config, other: Config) -> list[str]:
-    """The keys, not safe to change, in which two configurations differ."""
-    left, right = (dict(_flat(each.model_dump(mode="json"))) for each in (config, other))
-    differing = sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
-    return [key for key in differing if not f"{key}.".startswith(tuple(f"{safe}." for safe in SAFE_TO_CHANGE))]
-
-
-def read_run_config(workdir: Path) -> Config:
-    """The configuration that a run's directory holds."""
-    file = workdir / "config.json"
-    try:
-        return parse_config(json.loads(file.read_text()))
-    except FileNotFoundError as error:
-        raise UserError(f"{workdir} is not a run's directory: it has no config.json") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file} is not JSON: {error}") from error
-    except UserError as error:
-        raise UserError(f"{file} is not a configuration of this version: {error}") from error
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
-    """Every key of the configuration, dotted."""
-    for name, field in section.model_fields.items():
-        yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from known_keys(field.annotation, f"{prefix}{name}.")
-
-
-def nearest_key(key: str) -> str:
-    """`; did you mean ...?` for an unknown key, or nothing where none is near."""
-    near = difflib.get_close_matches(key, list(known_keys()), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def _explain(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return f"unknown configuration key {key}{nearest_key(key)}"
-    if problem["type"] == "missing":
-        return f"the configuration lacks the key {key}"
-    message = problem["msg"].removeprefix("Value error, ")
-    given = "" if problem["type"] == "value_error" else f" (it is {problem['input']!r})"
-    return f"{key}: {message}{given}" if key else message + given

@@ -1,7 +1,6 @@
 """A trained policy beside the decoding baselines of its frozen model, on the validation examples."""
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from gfn_jax.evaluation.comparison import Compared, compare
 from gfn_jax.evaluation.decoding import Method, all_methods
 from gfn_jax.evaluation.intervals import bootstrap_interval
 from gfn_jax.experiment import Examples
+from gfn_jax.run_files import replace_file
 from gfn_jax.runtime.run_directory import check_data
 from gfn_jax.trained_run import open_run, read_finished_config
 
@@ -99,9 +99,7 @@ def _write(file: Path, results: Sequence[Compared], about: dict[str, int]) -> No
         }
         for result in results
     ]
-    new = file.with_name(f"{file.name}.new")
-    new.write_text(json.dumps(about | {"methods": methods}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(new, file)
+    replace_file(file, json.dumps(about | {"methods": methods}, indent=2, ensure_ascii=False) + "\n")
 
 
 def _figure(values: np.ndarray) -> dict[str, Any]:

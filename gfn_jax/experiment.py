@@ -37,7 +37,7 @@ from gfn_jax.types import Prompts, Scores, Trajectories
 _OF_REWARDS: dict[str, Any] = {
     "task": True,
     "model": {"tokenizer", "quantize"},
-    "reward": {"granularity", "answers", "nli"},
+    "reward": {"granularity", "answers", "nli", "sentences"},
 }
 """The configuration that a reward's components depend on, beside the frozen weights."""
 

@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 import gfn_jax
-from gfn_jax.runtime.run_directory import read_rows
+from gfn_jax.run_files import read_rows
 from gfn_jax.trained_run import TrainedRun
 
 

@@ -22,7 +22,7 @@ _POOL = flags.DEFINE_string("pool", None, "a file of JSON lines", required=True)
 def main() -> None:
     from rich.console import Console
 
-    from gfn_jax.config import read_run_config
+    from gfn_jax.config_reading import read_run_config
     from gfn_jax.seeding import seed_replay
 
     workdir = Path(_WORKDIR.value)

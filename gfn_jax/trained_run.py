@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from gfn_jax.config import Config, Mesh, beginning_from, read_run_config
+from gfn_jax.config import Config, Mesh, beginning_from
+from gfn_jax.config_reading import read_run_config
 from gfn_jax.errors import UserError
 from gfn_jax.experiment import Experiment, build
 from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot

@@ -9,7 +9,8 @@ from transformers import AutoTokenizer, DebertaV2Config, DebertaV2ForSequenceCla
 from transformers import GPT2Config as HFConfig
 
 from gfn_jax.base_config import base
-from gfn_jax.config import Config, parse_config
+from gfn_jax.config import Config
+from gfn_jax.config_reading import parse_config
 from gfn_jax.experiment import Experiment, build
 from gfn_jax.rewards.protocol import RewardContext
 from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot

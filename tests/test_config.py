@@ -6,7 +6,7 @@ import pytest
 from helpers import ROOT, config
 
 from gfn_jax.base_config import base
-from gfn_jax.config import differing_keys, known_keys, parse_config
+from gfn_jax.config_reading import differing_keys, known_keys, parse_config
 from gfn_jax.errors import UserError
 
 SHIPPED = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "common")

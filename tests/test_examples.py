@@ -8,7 +8,7 @@ from run_files import json_lines
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from examples import favourite_word, red_team
-from gfn_jax.config import parse_config
+from gfn_jax.config_reading import parse_config
 from gfn_jax.errors import UserError
 
 

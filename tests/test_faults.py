@@ -25,8 +25,8 @@ from gfn_jax.evaluation.validation import Validation
 from gfn_jax.experience import Experience, make_buffer
 from gfn_jax.experiment import Examples, build
 from gfn_jax.rewards.likelihood import LikelihoodReward
+from gfn_jax.run_files import JsonLines
 from gfn_jax.runtime.interruption import Interruption
-from gfn_jax.runtime.run_directory import JsonLines
 from gfn_jax.tasks import TASKS
 from gfn_jax.tasks.next_sentence import NextSentence
 from gfn_jax.training import train

@@ -18,7 +18,7 @@ COMMAND = """
 import json, sys
 from pathlib import Path
 from rich.console import Console
-from gfn_jax.config import parse_config
+from gfn_jax.config_reading import parse_config
 from gfn_jax.training import train
 if __name__ == "__main__":
     train(parse_config(json.loads(sys.argv[1])), Path(sys.argv[2]), Console(width=100))

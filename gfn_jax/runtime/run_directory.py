@@ -1,25 +1,23 @@
-"""The directory of a run: whose it is, and its files of one JSON object a line."""
+"""The directory of a run: whose it is, and what it began from."""
 
-import contextlib
 import fcntl
 import hashlib
 import json
-import math
-import os
 import re
 import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from gfn_jax.config import Config, beginning_from, differing_keys, read_run_config
-from gfn_jax.errors import TrainingError, UserError
+from gfn_jax.config import Config, beginning_from
+from gfn_jax.config_reading import differing_keys, read_run_config
+from gfn_jax.errors import UserError
 from gfn_jax.models import peft_adapters
 from gfn_jax.models.hf_files import find_directory
+from gfn_jax.run_files import replace_file
 
 _VISIBLE_WITHIN_S = 60.0  # by then a network's file system shows elsewhere what was written
 _BEGAN_FROM = "began_from"
@@ -68,9 +66,9 @@ def namespace(workdir: Path, run_id: str) -> str:
 def _claim(workdir: Path, config: Config, data_hash: str, run_id: str) -> None:
     """Writes whose the directory is: `run_id`, `data.sha256` and, last, `config.json`."""
     try:
-        _replace(workdir / "run_id", f"{run_id}\n")
-        _replace(workdir / "data.sha256", f"{data_hash}\n")
-        _replace(workdir / "config.json", json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
+        replace_file(workdir / "run_id", f"{run_id}\n")
+        replace_file(workdir / "data.sha256", f"{data_hash}\n")
+        replace_file(workdir / "config.json", json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
     except OSError as error:
         raise UserError(f"--workdir {workdir} cannot be written: {error}") from error
 
@@ -128,62 +126,3 @@ def check_data(workdir: Path, data_hash: str) -> None:
             f"the run in {workdir} began on other data: what data.path holds has changed since, "
             "and with it the split into training and validation. Choose another --workdir, or restore the file"
         )
-
-
-def read_rows(file: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a file of one JSON object a line, but for damaged ones; none where there is no file."""
-    if not file.exists():
-        return
-    for line in file.read_bytes().split(b"\n")[:-1]:
-        if math.isfinite(_step(line)):
-            yield json.loads(line)
-
-
-def _replace(file: Path, content: str) -> None:
-    """Writes a file whole or not at all."""
-    new = file.with_name(f"{file.name}.new")
-    new.write_text(content, encoding="utf-8")
-    os.replace(new, file)
-
-
-def _step(line: bytes) -> float:
-    """The step that a line is about; later than any where it is none."""
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return math.inf
-
-
-def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
-    }
-
-
-class JsonLines:
-    """A file of one JSON object a line, each with its "step"."""
-
-    def __init__(self, file: Path, after_step: int):
-        """Opens the file to go on after a step (-1: from the beginning).
-
-        Lines of later steps, from before a restart, are cut, and so is what was not written to its
-        end, or is damaged.
-        """
-        if file.exists():
-            whole = file.read_bytes().split(b"\n")[:-1]
-            kept = [line.decode() for line in whole if _step(line) <= after_step]
-            _replace(file, "".join(f"{line}\n" for line in kept))
-        self._file = file.open("a", encoding="utf-8")
-
-    def write(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Adds rows; a figure that is not finite is written as null. Raises `TrainingError` where the disk is full."""
-        lines = [json.dumps({"step": step, **_finite(row)}, ensure_ascii=False) + "\n" for row in rows]
-        try:
-            self._file.writelines(lines)
-            self._file.flush()
-        except OSError as error:
-            raise TrainingError(f"{self._file.name} cannot be written: {error.strerror}") from error
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):  # it was raised by `write`, and is again for what is still to be written
-            self._file.close()

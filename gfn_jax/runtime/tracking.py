@@ -14,9 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gfn_jax.config import Config
 from gfn_jax.errors import ElsewhereError, TrainingError, UserError
+from gfn_jax.run_files import JsonLines
 from gfn_jax.runtime import distributed
 from gfn_jax.runtime.faults import FaultWatch
-from gfn_jax.runtime.run_directory import JsonLines
 
 _PLAIN_LINE_SECONDS = 10.0
 _WANDB_TIMEOUT_S = 30.0

@@ -7,7 +7,7 @@ import pytest
 from helpers import run, short_config
 from rich.console import Console
 
-from gfn_jax.config import parse_config
+from gfn_jax.config_reading import parse_config
 from gfn_jax.errors import UserError
 from gfn_jax.evaluating import evaluate
 

@@ -1,0 +1,89 @@
+"""From raw configurations, and those of runs, to typed ones; nothing behind this sees a ConfigDict."""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from gfn_jax.config import Config
+from gfn_jax.errors import UserError
+
+SAFE_TO_CHANGE = (
+    "mesh",
+    "train.steps",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.keep_best",
+    "train.eval_every",
+    "train.log_every",
+    "train.patience",
+    "replay.backend",
+    "replay.url",
+    "replay.password_variable",
+    "tracking",
+)
+"""Keys in which a run may differ from the one that its workdir holds."""
+
+
+def parse_config(raw: Mapping[str, Any]) -> Config:
+    """The typed configuration; raises `UserError` with one line that names every wrong key."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise UserError("; ".join(_explain(problem) for problem in error.errors())) from error
+
+
+def differing_keys(config: Config, other: Config) -> list[str]:
+    """The keys, not safe to change, in which two configurations differ."""
+    left, right = (dict(_flat(each.model_dump(mode="json"))) for each in (config, other))
+    differing = sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
+    return [key for key in differing if not f"{key}.".startswith(tuple(f"{safe}." for safe in SAFE_TO_CHANGE))]
+
+
+def read_run_config(workdir: Path) -> Config:
+    """The configuration that a run's directory holds."""
+    file = workdir / "config.json"
+    try:
+        return parse_config(json.loads(file.read_text()))
+    except FileNotFoundError as error:
+        raise UserError(f"{workdir} is not a run's directory: it has no config.json") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file} is not JSON: {error}") from error
+    except UserError as error:
+        raise UserError(f"{file} is not a configuration of this version: {error}") from error
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """Every key of the configuration, dotted."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from known_keys(field.annotation, f"{prefix}{name}.")
+
+
+def nearest_key(key: str) -> str:
+    """`; did you mean ...?` for an unknown key, or nothing where none is near."""
+    near = difflib.get_close_matches(key, list(known_keys()), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _explain(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown configuration key {key}{nearest_key(key)}"
+    if problem["type"] == "missing":
+        return f"the configuration lacks the key {key}"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = "" if problem["type"] == "value_error" else f" (it is {problem['input']!r})"
+    return f"{key}: {message}{given}" if key else message + given

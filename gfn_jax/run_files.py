@@ -1,0 +1,70 @@
+"""Files of a run: written whole or not at all, or a JSON object a line."""
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gfn_jax.errors import TrainingError
+
+
+def replace_file(file: Path, content: str) -> None:
+    """Writes a file whole or not at all."""
+    new = file.with_name(f"{file.name}.new")
+    new.write_text(content, encoding="utf-8")
+    os.replace(new, file)
+
+
+def read_rows(file: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a file of one JSON object a line, but for damaged ones; none where there is no file."""
+    if not file.exists():
+        return
+    for line in file.read_bytes().split(b"\n")[:-1]:
+        if math.isfinite(_step(line)):
+            yield json.loads(line)
+
+
+class JsonLines:
+    """A file of one JSON object a line, each with its "step"."""
+
+    def __init__(self, file: Path, after_step: int):
+        """Opens the file to go on after a step (-1: from the beginning).
+
+        Lines of later steps, from before a restart, are cut, and so is what was not written to its
+        end, or is damaged.
+        """
+        if file.exists():
+            whole = file.read_bytes().split(b"\n")[:-1]
+            kept = [line.decode() for line in whole if _step(line) <= after_step]
+            replace_file(file, "".join(f"{line}\n" for line in kept))
+        self._file = file.open("a", encoding="utf-8")
+
+    def write(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Adds rows; a figure that is not finite is written as null. Raises `TrainingError` where the disk is full."""
+        lines = [json.dumps({"step": step, **_finite(row)}, ensure_ascii=False) + "\n" for row in rows]
+        try:
+            self._file.writelines(lines)
+            self._file.flush()
+        except OSError as error:
+            raise TrainingError(f"{self._file.name} cannot be written: {error.strerror}") from error
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # it was raised by `write`, and is again for what is still to be written
+            self._file.close()
+
+
+def _step(line: bytes) -> float:
+    """The step that a line is about; later than any where it is none."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
+    }
