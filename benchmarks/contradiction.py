@@ -72,7 +72,7 @@ def elbo_change(workdir: Path, last: int) -> dict[str, float]:
 def compare_with_target(workdir: Path, samples: int) -> dict[str, float]:
     """The policy against the importance-weighted reference, fact by fact."""
     from gfn_jax.config_reading import read_run_config
-    from gfn_jax.evaluation.reference import references
+    from gfn_jax.evaluation.reference import References
     from gfn_jax.experiment import Examples, build
     from gfn_jax.text.prompts import normalised
 
@@ -81,7 +81,9 @@ def compare_with_target(workdir: Path, samples: int) -> dict[str, float]:
     policy = by_fact(workdir, config.train.steps)
     rows, rng = defaultdict(list), np.random.default_rng(0)
     with build(config) as experiment:
-        for example, reference in zip(examples, references(experiment, examples, samples), strict=True):
+        references = References(experiment, examples, samples)
+        for number, example in enumerate(examples):
+            (reference,) = references.of([number])
             contradicts = np.exp(reference.components["log_contradiction"]) > 0.5
             drawn = reference.draw(config.eval.samples_per_prompt, rng)
             asked = policy[example.edit_fact]

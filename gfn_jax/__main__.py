@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-COMMANDS = ("train", "sample", "evaluate", "export", "seed_replay")
+COMMANDS = ("train", "sample", "evaluate", "report", "sweep", "export", "seed_replay")
 
 
 def main() -> None:

@@ -190,6 +190,11 @@ class Train(Section):
             raise ValueError(
                 f"microbatch_prompts {self.microbatch_prompts} does not divide prompts_per_step {self.prompts_per_step}"
             )
+        if self.patience and not self.keep_best:
+            raise ValueError(
+                f"patience {self.patience} waits for a better validation figure, and keep_best names none: name one, "
+                "or set patience to 0"
+            )
         return self
 
 

@@ -1,7 +1,6 @@
 """From raw configurations, and those of runs, to typed ones; nothing behind this sees a ConfigDict."""
 
 import difflib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from gfn_jax.config import Config
 from gfn_jax.errors import UserError
+from gfn_jax.run_files import read_json
 
 SAFE_TO_CHANGE = (
     "mesh",
@@ -38,7 +38,7 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
 
 def differing_keys(config: Config, other: Config) -> list[str]:
     """The keys, not safe to change, in which two configurations differ."""
-    left, right = (dict(_flat(each.model_dump(mode="json"))) for each in (config, other))
+    left, right = (dict(flat(each.model_dump(mode="json"))) for each in (config, other))
     differing = sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
     return [key for key in differing if not f"{key}.".startswith(tuple(f"{safe}." for safe in SAFE_TO_CHANGE))]
 
@@ -47,19 +47,22 @@ def read_run_config(workdir: Path) -> Config:
     """The configuration that a run's directory holds."""
     file = workdir / "config.json"
     try:
-        return parse_config(json.loads(file.read_text()))
+        raw = read_json(file)
     except FileNotFoundError as error:
         raise UserError(f"{workdir} is not a run's directory: it has no config.json") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file} is not JSON: {error}") from error
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error}") from error
+    try:
+        return parse_config(raw)
     except UserError as error:
         raise UserError(f"{file} is not a configuration of this version: {error}") from error
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A tree's leaves by their dotted keys; an empty branch is a leaf."""
     for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 

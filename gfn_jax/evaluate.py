@@ -14,16 +14,51 @@ _N = flags.DEFINE_integer("n", 8, "how many continuations of each prompt, 2 or m
 _PROMPTS = flags.DEFINE_integer(
     "prompts", None, "how many validation prompts, from the first; all by default", lower_bound=2
 )
-
+_CANDIDATES = flags.DEFINE_integer(
+    "candidates",
+    128,
+    "how many samples of the frozen model the reference for each prompt is drawn from, in proportion to R / p; 0: none",
+    lower_bound=0,
+)
 _METHODS = flags.DEFINE_list("methods", [], "names of methods, as the table has them; all by default")
+_EMBEDDING_MODEL = flags.DEFINE_string(
+    "embedding_model",
+    "",
+    "a model of sentence-transformers, by hub name or directory: how far apart its embeddings of a prompt's texts lie",
+)
+_SENTENCE_MODEL = flags.DEFINE_string(
+    "sentence_model",
+    "",
+    "a text classifier, by hub name or directory: which texts it accepts; by default the run's "
+    "reward.sentences.name_or_path, if any",
+)
+_SENTENCE_LABEL = flags.DEFINE_string(
+    "sentence_label",
+    "",
+    "its label for what it accepts, by name or index; by default the run's reward.sentences.label",
+)
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "best", "whose policy: best (by the figure train.keep_best), last, or a step"
+)
 
 
 def main() -> None:
     from rich.console import Console
 
     from gfn_jax.evaluating import evaluate
+    from gfn_jax.evaluation.judged_texts import Judges
 
-    evaluate(Path(_WORKDIR.value), _N.value, _PROMPTS.value, _METHODS.value, Console())
+    judges = Judges(_EMBEDDING_MODEL.value, _SENTENCE_MODEL.value, _SENTENCE_LABEL.value)
+    evaluate(
+        Path(_WORKDIR.value),
+        _N.value,
+        _PROMPTS.value,
+        _METHODS.value,
+        _CANDIDATES.value,
+        Console(),
+        judges,
+        _CHECKPOINT.value,
+    )
 
 
 if __name__ == "__main__":

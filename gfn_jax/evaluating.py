@@ -14,12 +14,13 @@ from rich.table import Table
 
 from gfn_jax.errors import UserError
 from gfn_jax.evaluation.comparison import Compared, compare
-from gfn_jax.evaluation.decoding import Method, all_methods
-from gfn_jax.evaluation.intervals import bootstrap_interval
+from gfn_jax.evaluation.decoding import Resampling, all_methods, choose
+from gfn_jax.evaluation.intervals import mean_of
+from gfn_jax.evaluation.judged_texts import RUNS_OWN, Judges, judged_figures
 from gfn_jax.experiment import Examples
 from gfn_jax.run_files import replace_file
 from gfn_jax.runtime.run_directory import check_data
-from gfn_jax.trained_run import open_run, read_finished_config
+from gfn_jax.trained_run import BEST, open_run, read_finished_config
 
 _COLUMNS = {  # of the terminal's table: figure -> heading; those that a task does not have are left out
     "log_likelihood": "log p",
@@ -30,39 +31,45 @@ _COLUMNS = {  # of the terminal's table: figure -> heading; those that a task do
 }
 
 
-def evaluate(workdir: Path, samples: int, prompts: int | None, names: Sequence[str], console: Console) -> None:
+def evaluate(
+    workdir: Path,
+    samples: int,
+    prompts: int | None,
+    names: Sequence[str],
+    candidates: int,
+    console: Console,
+    judges: Judges = RUNS_OWN,
+    checkpoint: str = BEST,
+) -> None:
     """Measures the methods with these names, or all; prints a table and leaves all figures in `evaluation.json`.
+
+    The reference is drawn from as many `candidates` of the frozen model's for each prompt; without any there is none.
+    What models say of the texts is measured where `judges` or the configuration name them.
 
     Raises `UserError` where the run has no checkpoint, or its data has changed, or there is no such method.
     """
     if samples < 2:
         raise UserError(f"--n {samples}: a prompt needs 2 samples or more")
     config = read_finished_config(workdir)
-    methods = _choose(all_methods(samples, config.reward.temperature_end), names)
+    every = [*all_methods(samples, config.reward.temperature_end), *([Resampling(candidates)] if candidates else [])]
+    methods = choose(every, names, "--methods") or every
     examples = Examples.load(config)
     check_data(workdir, examples.sha256())
     chosen = examples.validation[:prompts]
     started = time.perf_counter()
-    with open_run(workdir, config) as run:
-        measured = compare(run.experiment, run.snapshot.state.adapter, chosen, methods, samples)
+    with judged_figures(judges, config.reward.sentences) as text_figures, open_run(workdir, config, checkpoint) as run:
+        measured = compare(run.experiment, run.snapshot.state.adapter, chosen, methods, samples, text_figures)
         shown = track(
             measured, "measuring", len(methods), console=console, disable=not console.is_terminal, transient=True
         )
         results = list(shown)
-        for line in run.damaged:
+        for line in run.account:
             console.print(line, soft_wrap=True)
         step = run.snapshot.step
     console.print(_table(results, len(chosen), samples))
     _write(workdir / "evaluation.json", results, {"step": step, "prompts": len(chosen), "samples_per_prompt": samples})
     took = time.perf_counter() - started
     console.print(f"all figures are in {workdir / 'evaluation.json'}; {took:.0f} s in all", soft_wrap=True)
-
-
-def _choose(methods: list[Method], names: Sequence[str]) -> list[Method]:
-    known = {method.name: method for method in methods}
-    if strange := [name for name in names if name not in known]:
-        raise UserError(f"--methods: there is no method {strange[0]!r}; there are {', '.join(known)}")
-    return [known[name] for name in names] or methods
 
 
 def _table(results: Sequence[Compared], prompts: int, samples: int) -> Table:
@@ -80,19 +87,21 @@ def _table(results: Sequence[Compared], prompts: int, samples: int) -> Table:
     table.add_column("s", justify="right", no_wrap=True)
     for result in results:
         cells = [_cell(result.per_prompt[name]) if name in result.per_prompt else "" for name in names]
-        table.add_row(result.name, *cells, f"{result.seconds:.1f}")
+        table.add_row(result.method.name, *cells, f"{result.seconds:.1f}")
     return table
 
 
 def _cell(values: np.ndarray) -> str:
-    low, high = bootstrap_interval(values)
-    return f"{values.mean():.2f}±{(high - low) / 2:.2f}"
+    mean, low, high = mean_of(values)
+    return f"{mean:.2f}±{(high - low) / 2:.2f}"
 
 
 def _write(file: Path, results: Sequence[Compared], about: dict[str, int]) -> None:
     methods = [
         {
-            "name": result.name,
+            "name": result.method.name,
+            "family": result.method.family,
+            "setting": result.method.setting,
             "seconds": result.seconds,
             "figures": {name: _figure(values) for name, values in result.per_prompt.items()},
             "texts": result.texts,
@@ -103,5 +112,4 @@ def _write(file: Path, results: Sequence[Compared], about: dict[str, int]) -> No
 
 
 def _figure(values: np.ndarray) -> dict[str, Any]:
-    low, high = bootstrap_interval(values)
-    return {"mean": float(values.mean()), "low": low, "high": high, "per_prompt": values.tolist()}
+    return {**mean_of(values)._asdict(), "per_prompt": values.tolist()}

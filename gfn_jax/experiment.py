@@ -14,13 +14,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gfn_jax import objectives
-from gfn_jax.config import Config, check_terminal_reward
+from gfn_jax.config import Config, Sentences, check_terminal_reward
 from gfn_jax.errors import UserError
 from gfn_jax.models.hf_files import TOKENIZER_FILES, find_directory
 from gfn_jax.models.parts import ModelStructure, Weights
 from gfn_jax.policy.masks import Rules, make_rules
 from gfn_jax.replay.entry import NOTHING
 from gfn_jax.rewards.protocol import Components, Reward, RewardContext
+from gfn_jax.rewards.sentences import SentenceReward, with_sentences
 from gfn_jax.rows import Rows
 from gfn_jax.runtime.checkpoint import Snapshot
 from gfn_jax.runtime.mesh import batch_size, check_splits, make_mesh, model_layout, weight_shardings
@@ -37,7 +38,12 @@ from gfn_jax.types import Prompts, Scores, Trajectories
 _OF_REWARDS: dict[str, Any] = {
     "task": True,
     "model": {"tokenizer", "quantize"},
-    "reward": {"granularity", "answers", "nli", "sentences"},
+    "reward": {
+        "granularity": True,
+        "answers": True,
+        "nli": True,
+        "sentences": Sentences.model_fields.keys() - {"weight"},
+    },
 }
 """The configuration that a reward's components depend on, beside the frozen weights."""
 
@@ -105,9 +111,8 @@ class Experiment:
 
     @functools.cached_property
     def _of_all_rewards(self) -> dict[str, Any]:
-        reward = self.reward
         return {
-            "reward": [f"{type(reward).__module__}:{type(reward).__qualname__}", reward.version],
+            "reward": _identity(self.reward),
             "frozen": self.frozen_sha256,
             "config": self.config.model_dump(mode="json", include=_OF_REWARDS),
         }
@@ -173,10 +178,14 @@ class Experiment:
         end = jnp.asarray(jnp.iinfo(jnp.int32).max)
         return self.reward.combine(components, end) / self.config.reward.temperature_end
 
+    def of_states(self, scores: Scores, components: Components) -> tuple[jax.Array, jax.Array]:
+        """g and log R [N, T], as the end of training has them; traceable."""
+        log_r_NxT = self.final_log_r(components)
+        return objectives.log_ratio(scores, log_r_NxT), log_r_NxT
+
     def at_stop(self, scores: Scores, components: Components) -> tuple[jax.Array, jax.Array]:
         """g and log R [N] where each trajectory stops, as the end of training has them; traceable."""
-        log_r_NxT = self.final_log_r(components)
-        g_NxT = objectives.log_ratio(scores, log_r_NxT)
+        g_NxT, log_r_NxT = self.of_states(scores, components)
         g_N, log_r_N = (objectives.at_last_state(values, scores.is_terminable_NxT) for values in (g_NxT, log_r_NxT))
         return g_N, log_r_N
 
@@ -190,6 +199,12 @@ class Experiment:
         own = self.rows.fetch(trajectories)
         rows = zip(own.tokens_NxL, own.length_N, strict=True)
         return [self.tokenizer.decode([*tokens[:length].tolist(), self.rules.terminator]) for tokens, length in rows]
+
+
+def _identity(reward: Reward) -> list[Any]:
+    """The class and version of a reward, and before it those of the reward that it is made of."""
+    inner = _identity(reward.inner) if isinstance(reward, SentenceReward) else []
+    return [*inner, f"{type(reward).__module__}:{type(reward).__qualname__}", reward.version]
 
 
 def build(config: Config) -> Experiment:
@@ -228,7 +243,8 @@ def build(config: Config) -> Experiment:
     )
     stopwatch = Stopwatch()
     own_structure = structure.with_layout(model_layout(rows.local_mesh, fsdp=fsdp))
-    reward = task.reward(RewardContext(config, structure, own_structure, tokenizer, terminator, rows, stopwatch))
+    context = RewardContext(config, structure, own_structure, tokenizer, terminator, rows, stopwatch)
+    reward = with_sentences(task.reward(context), context)
     with contextlib.ExitStack() as on_failure:
         on_failure.callback(reward.close)
         if reward.granularity == "terminal":

@@ -1,6 +1,6 @@
 """Exports a trained policy as a PEFT adapter, or with --merged as a whole Hugging Face model.
 
-python -m gfn_jax.export --workdir runs/NAME --out DIR [--merged [--dtype bfloat16]]
+python -m gfn_jax.export --workdir runs/NAME --out DIR [--merged [--dtype bfloat16]] [--checkpoint last]
 """
 
 from pathlib import Path
@@ -16,6 +16,9 @@ _MERGED = flags.DEFINE_bool("merged", False, "write a whole model, with the adap
 _DTYPE = flags.DEFINE_enum(
     "dtype", "float32", ["float32", "bfloat16", "float16"], "of a merged model; in fewer bits the adapter is rounded"
 )
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "best", "whose policy: best (by the figure train.keep_best), last, or a step"
+)
 
 
 def main() -> None:
@@ -27,9 +30,9 @@ def main() -> None:
     if _DTYPE.present and not _MERGED.value:
         raise UserError("--dtype is of a merged model; an adapter is always in float32: add --merged, or leave it out")
     if _MERGED.value:
-        export_merged(workdir, out, _DTYPE.value, Console())
+        export_merged(workdir, out, _DTYPE.value, _CHECKPOINT.value, Console())
     else:
-        export_adapter(workdir, out, Console())
+        export_adapter(workdir, out, _CHECKPOINT.value, Console())
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ from gfn_jax.trained_run import TrainedRun, open_run, read_finished_config
 _LARGEST_FILE = 5 * 10**9
 
 
-def export_adapter(workdir: Path, out: Path, console: Console) -> None:
-    """Writes the last checkpoint's adapter as a PEFT directory.
+def export_adapter(workdir: Path, out: Path, checkpoint: str, console: Console) -> None:
+    """Writes a checkpoint's adapter (`open_run`) as a PEFT directory.
 
     Raises `UserError` where the run has no checkpoint, its frozen model is a random one, or `out` is there.
     """
@@ -46,7 +46,7 @@ def export_adapter(workdir: Path, out: Path, console: Console) -> None:
             f"the frozen model of {workdir} is random (model.random_init), and an adapter is nothing without it: "
             "export the whole with --merged"
         )
-    with _written_whole(out) as directory, open_run(workdir, config) as run:
+    with _written_whole(out) as directory, open_run(workdir, config, checkpoint) as run:
         base = config.model.name_or_path
         base = str(Path(base).resolve()) if Path(base).is_dir() else base
         adapter = {"blocks": run.snapshot.state.adapter["blocks"]}
@@ -55,10 +55,10 @@ def export_adapter(workdir: Path, out: Path, console: Console) -> None:
     _say(console, run, out, "PEFT adapter")
 
 
-def export_merged(workdir: Path, out: Path, dtype: str, console: Console) -> None:
-    """Writes the last checkpoint's policy as a whole GPT2LMHeadModel in `dtype`; raises `UserError` likewise."""
+def export_merged(workdir: Path, out: Path, dtype: str, checkpoint: str, console: Console) -> None:
+    """Writes a checkpoint's policy as a whole GPT2LMHeadModel in `dtype`; raises `UserError` likewise."""
     config = read_finished_config(workdir)
-    with _written_whole(out) as directory, open_run(workdir, config) as run:
+    with _written_whole(out) as directory, open_run(workdir, config, checkpoint) as run:
         structure = run.experiment.structure
         weights = merge(structure, run.snapshot.state.adapter, run.experiment.frozen, jnp.dtype(dtype))
         tensors = dict(to_hugging_face(weights, structure.architecture))
@@ -155,7 +155,7 @@ def _written_whole(out: Path) -> Iterator[Path]:
 
 
 def _say(console: Console, run: TrainedRun, out: Path, what: str) -> None:
-    for line in run.damaged:
+    for line in run.account:
         console.print(line, soft_wrap=True)
     if run.experiment.rules.needs_frozen_logits:
         console.print(

@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 import gfn_jax
+from gfn_jax.rewards.sentences import SentenceReward
 from gfn_jax.run_files import read_rows
 from gfn_jax.trained_run import TrainedRun
 
@@ -44,6 +45,11 @@ def _target(run: TrainedRun) -> str:
         weights |= config.reward.model_dump(mode="json", include={"contradiction_weight", "answer_weight"})
         weights["judge"] = config.reward.nli.name_or_path
     weights |= config.task.options
+    if isinstance(reward, SentenceReward):
+        reward = reward.inner
+        judge = config.reward.sentences
+        by = f"log P({judge.label}) by {judge.name_or_path}" if judge.name_or_path else "their form (0 or -1)"
+        weights["sentences"] = f"{judge.weight:g} * {by}"
     sampling = config.sampling
     kind = type(reward)
     said = [inspect.getdoc(inspect.getmodule(kind))]
@@ -114,6 +120,7 @@ def _training(run: TrainedRun) -> str:
     config = experiment.config
     model, lora = config.model, config.model.lora
     lines = [
+        f"- checkpoint of step {run.snapshot.step}: {run.reason}",
         f"- objective: `{config.objective.name}`, {config.train.prompts_per_step} prompts with "
         f"{config.sampling.samples_per_prompt} samples each in a step, learning rate {config.train.learning_rate:g}",
         f"- LoRA of rank {lora.rank}, alpha {lora.alpha:g}, on {', '.join(f'`{name}`' for name in lora.targets)}",

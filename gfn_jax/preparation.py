@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
+import json
 from pathlib import Path
 
 import jax
@@ -16,8 +17,10 @@ from gfn_jax.experience import make_buffer
 from gfn_jax.experiment import Examples, Experiment, build
 from gfn_jax.models.parts import Weights
 from gfn_jax.replay.buffer import ReplayBuffer
+from gfn_jax.run_files import replace_file
 from gfn_jax.runtime import distributed
 from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
+from gfn_jax.runtime.machine import describe_machine
 from gfn_jax.runtime.run_directory import (
     check_data,
     check_ownership,
@@ -90,6 +93,7 @@ def prepare(config: Config, workdir: Path, console: Console, stack: contextlib.E
         if is_main:
             stack.enter_context(claimed(workdir, config, data_hash, run_id))
             keep_beginning(workdir, config)
+            replace_file(workdir / "machine.json", json.dumps(describe_machine(), indent=2) + "\n")
             stack.enter_context(contextlib.closing(buffer))
     with distributed.in_agreement():
         check_visible(workdir, run_id)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gfn_jax.errors import TrainingError
+from gfn_jax.errors import TrainingError, UserError
 
 
 def replace_file(file: Path, content: str) -> None:
@@ -16,6 +16,14 @@ def replace_file(file: Path, content: str) -> None:
     new = file.with_name(f"{file.name}.new")
     new.write_text(content, encoding="utf-8")
     os.replace(new, file)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a file; raises `UserError` where it is no JSON."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not JSON: {error}") from error
 
 
 def read_rows(file: Path) -> Iterator[dict[str, Any]]:
@@ -64,7 +72,10 @@ def _step(line: bytes) -> float:
         return math.inf
 
 
-def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
-    }
+def _finite(value: Any) -> Any:
+    """The value, with None for every number in it that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,7 +1,14 @@
-"""Samples continuations of a prompt from a trained policy.
+"""Samples continuations of prompts from a trained policy, or by another way of decoding.
 
-python -m gfn_jax.sample --workdir runs/NAME --prompt "..." [--n 8] [--seed 0]
-python -m gfn_jax.sample --workdir runs/NAME --subject "..." --edit_fact "..." [--n 8] [--seed 0]
+python -m gfn_jax.sample --workdir runs/NAME --prompt "..." [--n 8] [--temperature 0.7] [--seed 0]
+python -m gfn_jax.sample --workdir runs/NAME --subject "..." --edit_fact "..." [--method "beam 8"]
+python -m gfn_jax.sample --workdir runs/NAME --input prompts.txt --json > samples.jsonl
+
+Each continuation comes with log π, its log-probability under the trained policy, whatever drew it, and with log R;
+those of a prompt are sorted by log π.
+
+A line of --input is a JSON object with the example's fields ("subject" and "edit_fact", or "prompt"), whose other
+keys are ignored. Where a prompt is all that an example is, a line that does not begin with { is a prompt.
 """
 
 from pathlib import Path
@@ -16,17 +23,38 @@ _FIELDS = (
     flags.DEFINE_string("subject", None, "contradiction: whom or what the fact is about"),
     flags.DEFINE_string("edit_fact", None, "contradiction: the fact that an answer should contradict"),
 )
-_N = flags.DEFINE_integer("n", 8, "how many continuations", lower_bound=1)
+_INPUT = flags.DEFINE_string(
+    "input",
+    None,
+    "a file of examples, one a line, instead of --prompt, or --subject and --edit_fact; - is the standard input",
+)
+_N = flags.DEFINE_integer("n", 8, "how many continuations of each prompt; greedy has one", lower_bound=1)
+_METHOD = flags.DEFINE_string(
+    "method",
+    "GFlowNet",
+    "how they are drawn: GFlowNet (the trained policy), or from the frozen model as gfn_jax.evaluate does, such as "
+    "sampling, nucleus 0.95, greedy or, with --n 8, beam 8 and diverse beam 8; an unknown name lists them all",
+)
+_TEMPERATURE = flags.DEFINE_float(
+    "temperature", 1.0, "for GFlowNet and sampling: at which they draw; log π stays the policy's own"
+)
+_JSON = flags.DEFINE_bool(
+    "json", False, "print nothing but JSON lines, one for each continuation, with all terms of log R"
+)
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "best", "whose policy: best (by the figure train.keep_best), last, or a step"
+)
 _SEED = flags.DEFINE_integer("seed", 0, "of the random numbers", lower_bound=0)
 
 
 def main() -> None:
     from rich.console import Console
 
-    from gfn_jax.sampling import sample_table
+    from gfn_jax.sampling import Wanted, print_samples
 
     fields = {flag.name: flag.value for flag in _FIELDS}
-    Console().print(sample_table(Path(_WORKDIR.value), fields, _N.value, _SEED.value))
+    wanted = Wanted(_N.value, _METHOD.value, _TEMPERATURE.value, _SEED.value, _CHECKPOINT.value)
+    print_samples(Path(_WORKDIR.value), fields, _INPUT.value or "", wanted, Console(), as_json=_JSON.value)
 
 
 if __name__ == "__main__":

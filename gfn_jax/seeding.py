@@ -94,11 +94,7 @@ def _read(pool: Path, experiment: Experiment, known: Mapping[str, Any], refused:
     for where, fields in read_objects(str(pool), "--pool"):
         if not isinstance(fields.get("continuation"), str):
             raise UserError(f'{where} is not a JSON object with "continuation", a text')
-        try:
-            example = task.check_example({name: fields.get(name) for name in task.fields})
-        except UserError as error:
-            wanted = " and ".join(f'"{name}"' for name in task.fields)
-            raise UserError(f"{where} lacks {wanted}") from error
+        example = task.parse_example(where, fields)
         text = fields["continuation"].strip().removesuffix(config.task.terminator).strip()
         tokens = experiment.tokenizer.encode(f" {text}")
         if task.prompt(example) not in known:

@@ -1,6 +1,7 @@
 """A run's directory opened again, for what is done with its policy after, or beside, training."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -9,32 +10,78 @@ from gfn_jax.config import Config, Mesh, beginning_from
 from gfn_jax.config_reading import read_run_config
 from gfn_jax.errors import UserError
 from gfn_jax.experiment import Experiment, build
-from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
+from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot, saved_steps
+
+BEST, LAST = "best", "last"
 
 
 class TrainedRun(NamedTuple):
-    """`damaged` says of which checkpoints, later than the snapshot, nothing could be read."""
+    """`reason` says why the snapshot is this one; `damaged` are the steps that would have come before it."""
 
     experiment: Experiment
     snapshot: Snapshot
-    damaged: list[str]
+    reason: str
+    damaged: list[int]
+
+    @property
+    def account(self) -> list[str]:
+        """Lines that say which checkpoint this is, and why."""
+        passed_over = [f"checkpoint {step} is damaged, and passed over" for step in self.damaged]
+        return [*passed_over, f"checkpoint {self.snapshot.step} is used: {self.reason}"]
 
 
 def read_finished_config(workdir: Path) -> Config:
     """The configuration of a run that has a checkpoint, for one device; what the run began from is not needed."""
     config = read_run_config(workdir)
-    if not (workdir / "checkpoints").is_dir():
+    if not saved_steps(workdir / "checkpoints"):
         raise UserError(f"{workdir} holds no checkpoint yet")
     return beginning_from("", config).model_copy(update={"mesh": Mesh(data=1, model=1, fsdp=False)})
 
 
 @contextlib.contextmanager
-def open_run(workdir: Path, config: Config) -> Iterator[TrainedRun]:
-    """The run as its last checkpoint left it; raises `UserError` where it cannot be had."""
+def open_run(workdir: Path, config: Config, checkpoint: str) -> Iterator[TrainedRun]:
+    """The run as a checkpoint left it: the best, the last, or that of a step; raises `UserError` where it has none.
+
+    The best is the one with the highest figure `train.keep_best`, and the last where none has that figure.
+    """
+    directory = workdir / "checkpoints"
+    _check_choice(checkpoint, directory)
     with build(config) as experiment:
-        with Checkpoints(workdir / "checkpoints", experiment.frozen_sha256) as checkpoints:
-            snapshot, faults = checkpoints.restore_latest(experiment.beginning())
-        if snapshot is None:
-            raise UserError(f"{workdir} holds no checkpoint yet")
-        damaged = [f"checkpoint {step} is damaged: this is the policy of {snapshot.step}" for step in faults]
-        yield TrainedRun(experiment, snapshot, damaged)
+        like = experiment.beginning()
+        with Checkpoints(directory, experiment.frozen_sha256, keep_best=config.train.keep_best) as checkpoints:
+            faults: dict[int, str] = {}
+            if checkpoint == BEST:
+                snapshot, faults = checkpoints.restore_best(like)
+            elif checkpoint == LAST:
+                snapshot, faults = checkpoints.restore_latest(like)
+            else:
+                snapshot = checkpoints.restore_step(int(checkpoint), like)
+            if snapshot is None:
+                raise UserError(f"{workdir} holds no checkpoint yet")
+            reason = _reason(checkpoint, config.train.keep_best, checkpoints.figure(snapshot.step))
+        yield TrainedRun(experiment, snapshot, reason, list(faults))
+
+
+def _check_choice(checkpoint: str, directory: Path) -> None:
+    if checkpoint in (BEST, LAST):
+        return
+    steps = saved_steps(directory)
+    if not (checkpoint.isdecimal() and int(checkpoint) in steps):
+        raise UserError(
+            f"--checkpoint {checkpoint}: choose {BEST}, {LAST} or the step of one of those in {directory}: "
+            f"{', '.join(map(str, steps))}"
+        )
+
+
+def _reason(checkpoint: str, keep_best: str, figure: float) -> str:
+    if checkpoint == LAST:
+        return "the last one"
+    if checkpoint != BEST:
+        return "the one that was asked for"
+    if math.isfinite(figure):
+        return f"the best one, by its validation figure {keep_best} = {figure:.4g}"
+    return (
+        f"the last one, for none has a figure {keep_best}"
+        if keep_best
+        else "the last one, for train.keep_best is empty"
+    )

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from gfn_jax.config import Config
 from gfn_jax.errors import TrainingError, UserError
-from gfn_jax.evaluation.report import before_and_after
+from gfn_jax.evaluation.before_after import before_and_after
 from gfn_jax.experience import Experience
 from gfn_jax.pipeline import Pipeline
 from gfn_jax.preparation import Prepared, prepare
@@ -18,6 +18,7 @@ from gfn_jax.replay.entry import NOTHING, UnreadableError
 from gfn_jax.runtime import distributed
 from gfn_jax.runtime.checkpoint import Snapshot
 from gfn_jax.runtime.interruption import Interruption
+from gfn_jax.runtime.patience import Patience
 from gfn_jax.runtime.startup import configure_jax
 from gfn_jax.runtime.tracking import Tracker
 from gfn_jax.seeding import sow
@@ -28,7 +29,7 @@ def train(config: Config, workdir: Path, console: Console) -> bool:
 
     Nothing is written before everything that the configuration names was read and found good, in
     all processes of the run; the main one alone writes, but for the checkpoints. False where a signal
-    stopped the run before its last step.
+    stopped the run before its end: its last step, or that where `train.patience` is over.
     """
     configure_jax(config.model.dtype)
     console = console if distributed.is_main() else Console(quiet=True)
@@ -76,7 +77,10 @@ def _train(prepared: Prepared, console: Console) -> bool:
 
     with Tracker(config, workdir, start if restored else None, console) as tracker, Interruption() as interruption:
         if not restored:
-            tracker.log_validation(0, before.summary(), before.probes)
+            tracker.log_validation(0, before.summary(), before.per_prompt, before.probes)
+        patience = Patience(config.train, workdir / "metrics.jsonl")
+        if patience.is_over:
+            last = start
         pipeline = Pipeline(experiment, examples, start, last, begin.waiting if restored else ())
         stopwatch.take()
         for step in range(start, last):
@@ -99,21 +103,41 @@ def _train(prepared: Prepared, console: Console) -> bool:
                 tracker.flush()
                 after = validation.measure(state.adapter)
                 figures = after.summary()
-                tracker.log_validation(step + 1, figures, after.probes)
+                tracker.log_validation(step + 1, figures, after.per_prompt, after.probes)
+                patience.observe(step + 1, figures)
                 stopwatch.take()
             # Last, so that a checkpoint never stands for figures that were not written down.
-            wish = next(filter(None, distributed.gather(interruption.requested)), "") if step + 1 < last else ""
-            if (step + 1) % config.train.checkpoint_every == 0 or step + 1 == last or wish:
+            is_last = step + 1 == last or patience.is_over
+            wish = next(filter(None, distributed.gather(interruption.requested)), "") if not is_last else ""
+            if (step + 1) % config.train.checkpoint_every == 0 or is_last or wish:
                 tracker.flush()
                 replay = buffer.snapshot() if distributed.is_main() else NOTHING  # the main process saves it
                 checkpoints.save(Snapshot(state, pipeline.waiting, replay, seeds), figures)
             if wish:
                 console.print(f"stopped by {wish} after step {step + 1}; the same command goes on")
                 return False
+            if is_last:
+                break
         if start >= last:
             after = validation.measure(state.adapter)
+        report = _report(tracker, workdir)
+    if patience.is_over:
+        console.print(patience.verdict, soft_wrap=True)
     console.print(before_and_after(before, after))
+    console.print(f"the report is in {report}", soft_wrap=True)
     return True
+
+
+def _report(tracker: Tracker, workdir: Path) -> Path | None:
+    """The page that the main process makes of all that the run has written down."""
+    tracker.flush()
+    if not distributed.is_main():
+        return None
+    from gfn_jax.reporting.page import write_report  # draws, by what is slow to import
+
+    file = write_report(workdir)
+    tracker.log_report(file)
+    return file
 
 
 def _fill(buffer: ReplayBuffer, begin: Snapshot, workdir: Path) -> tuple[str, ...]:

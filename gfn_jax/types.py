@@ -74,6 +74,11 @@ class Trajectories:
         states = jnp.arange(tokens_NxL.shape[1] + 1)
         return cls(tokens_NxL, length_N, states[None, :] <= length_N[:, None])
 
+    def rewarded_whole(self) -> "Trajectories":
+        """The same, with a reward where they end and nowhere before."""
+        states = jnp.arange(self.tokens_NxL.shape[1] + 1)
+        return Trajectories(self.tokens_NxL, self.length_N, states[None, :] == self.length_N[:, None])
+
 
 @struct.dataclass
 class Scores:

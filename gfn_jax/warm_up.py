@@ -49,7 +49,7 @@ class WarmUp:
 
     def add(self, calls: Iterable[Call]) -> None:
         """Starts on others' functions."""
-        self._compiling += [self._pool.submit(_compile, call) for call in calls]
+        self._compiling += [self._pool.submit(compile_ahead, call) for call in calls]
 
     def updates(self, like: Callable[[], Components]) -> None:
         """Starts on the updates; calling `like` waits for components of any batch, named and typed as a step's."""
@@ -81,7 +81,7 @@ class WarmUp:
         rewarded = self._trajectories(self._fresh_rows), components(self._fresh_rows), replayed
         update, frozen = self._experiment.functions.update, self._experiment.frozen
         calls = [Call(update, (self._state, frozen, prompts, *rewarded)) for prompts in self._batches]
-        return [self._pool.submit(_compile, call) for call in calls]
+        return [self._pool.submit(compile_ahead, call) for call in calls]
 
     def _trajectories(self, rows: int) -> Trajectories:
         return Trajectories.shapes(rows, self._experiment.config.sampling.max_len, self._experiment.rows.sharding)
@@ -90,5 +90,6 @@ class WarmUp:
         return jax.ShapeDtypeStruct(sizes, dtype, sharding=self._experiment.rows.sharding)
 
 
-def _compile(call: Call) -> None:
+def compile_ahead(call: Call) -> None:
+    """Compiles what the call would; JAX keeps it for the call itself."""
     call.function.lower(*call.arguments).compile()

@@ -6,4 +6,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 .venv/bin/ruff check --quiet .
 .venv/bin/basedpyright
 .venv/bin/lint-imports --no-logo
-.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"
+status=0
+.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@" || status=$?
+if [ -z "$(command -v chromium chromium-browser google-chrome)" ]; then
+    echo "NOT CHECKED: report.html in a browser, for want of Chromium (chromium, chromium-browser or google-chrome)"
+fi
+exit "$status"

@@ -50,8 +50,8 @@ def trained(tmp_path_factory):
 def exported(trained):
     """The adapter's directory and the merged model's."""
     adapter, merged = (trained.parent / name for name in ("adapter", "merged"))
-    export_adapter(trained, adapter, Console(quiet=True))
-    export_merged(trained, merged, "float32", Console(quiet=True))
+    export_adapter(trained, adapter, "last", Console(quiet=True))
+    export_merged(trained, merged, "float32", "last", Console(quiet=True))
     return adapter, merged
 
 
@@ -102,7 +102,7 @@ def test_training_from_the_exported_adapter_begins_where_it_ended(trained, expor
 
     gone = exported[0].rename(tmp_path / "elsewhere")  # the run keeps a copy of what it began from
     try:
-        export_merged(workdir, tmp_path / "merged", "bfloat16", Console(quiet=True))
+        export_merged(workdir, tmp_path / "merged", "bfloat16", "last", Console(quiet=True))
         longer = settings(model__lora__init_from=str(exported[0]), train__steps=4)
         assert "going on after step 2" in run(longer, workdir)
     finally:
@@ -135,18 +135,18 @@ def test_the_card_says_what_is_sampled_and_how_well(trained, exported):
 
 def test_what_cannot_be_exported_is_one_clear_line(trained, exported, tmp_path):
     with pytest.raises(UserError, match="is already there"):
-        export_adapter(trained, exported[0], Console(quiet=True))
+        export_adapter(trained, exported[0], "last", Console(quiet=True))
     with pytest.raises(UserError, match="is not a run's directory"):
-        export_adapter(tmp_path, tmp_path / "out", Console(quiet=True))
+        export_adapter(tmp_path, tmp_path / "out", "last", Console(quiet=True))
     begun = tmp_path / "begun"
     begun.mkdir()
     shutil.copy(trained / "config.json", begun)
     with pytest.raises(UserError, match="holds no checkpoint yet"):
-        export_merged(begun, tmp_path / "out", "float32", Console(quiet=True))
+        export_merged(begun, tmp_path / "out", "float32", "last", Console(quiet=True))
     shutil.copytree(trained, tmp_path / "random")
     written = json.loads((trained / "config.json").read_text())
     written["model"]["random_init"] = True
     (tmp_path / "random" / "config.json").write_text(json.dumps(written))
     with pytest.raises(UserError, match=r"random \(model\.random_init\).*--merged"):
-        export_adapter(tmp_path / "random", tmp_path / "out", Console(quiet=True))
+        export_adapter(tmp_path / "random", tmp_path / "out", "last", Console(quiet=True))
     assert not (tmp_path / "out").exists()

@@ -35,11 +35,13 @@ def command(installed, *arguments):
     return subprocess.run(arguments, cwd=installed.parent, env=environment, capture_output=True, text=True)
 
 
-def test_the_wheel_holds_every_module(installed):
+def test_the_wheel_holds_every_module_and_what_reports_are_made_of(installed):
     ours, theirs = (
-        {str(file.relative_to(root)) for file in (root / "gfn_jax").rglob("*.py")} for root in (ROOT, installed)
+        {str(file.relative_to(root)) for file in (root / "gfn_jax").rglob("*.*") if file.suffix != ".pyc"}
+        for root in (ROOT, installed)
     )
     assert ours == theirs
+    assert {"gfn_jax/reporting/page.html.jinja", "gfn_jax/reporting/page.css"} < theirs
 
 
 def test_the_package_lists_all_of_its_commands(installed):

@@ -50,7 +50,7 @@ def test_given_continuations_are_scored_and_sown_once(tmp_path):
     [
         ("{", "line 1 is not JSON"),
         ('{"prompt": "Ada sang."}', 'line 1 is not a JSON object with "continuation"'),
-        ('{"continuation": "Ada sang."}', 'line 1 lacks "prompt"'),
+        ('{"continuation": "Ada sang."}', "line 1 needs the field 'prompt'"),
     ],
 )
 def test_a_pool_that_is_none_is_refused_by_line(tmp_path, line, message):

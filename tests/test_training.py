@@ -19,12 +19,11 @@ from gfn_jax.errors import TrainingError, UserError
 from gfn_jax.experience import make_buffer
 from gfn_jax.experiment import Examples, build
 from gfn_jax.rewards.likelihood import LikelihoodReward
-from gfn_jax.sampling import sample_table
 from gfn_jax.tasks import TASKS
 from gfn_jax.tasks.next_sentence import NextSentence
 
 TRAIN_METRICS = {"train/loss", "train/log_r", "train/seconds", "train/trajectories_per_s"}
-COMPONENTS = ("log_contradiction", "log_likelihood", "log_answer", "log_answer_per_token")
+COMPONENTS = ("log_contradiction", "log_likelihood", "log_answer", "log_answer_per_token", "log_sentence")
 VAL_METRICS = {"val/log_r", "val/log_ratio_var", "val/elbo", "val/log_likelihood", "val/diversity", "val/length"}
 
 
@@ -89,7 +88,8 @@ def test_every_key_has_a_reader(finished, keys_read, recording):
             elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
                 yield from unread(field.annotation, f"{prefix}{name}.")
 
-    settings = contradiction_config()
+    judge = {"weight": 1.0, "name_or_path": str(MINIATURE / "mood"), "label": "gloomy"}
+    settings = contradiction_config(**{f"reward__sentences__{key}": value for key, value in judge.items()})
     with recording(), build(settings) as experiment:
         batch = Examples.load(settings).of_step(0, 2)
         prompts = experiment.encode(batch)
@@ -242,30 +242,6 @@ def test_another_configuration_is_refused_by_key(finished):
     with pytest.raises(UserError, match=r"keys differ: reward\.temperature_end, seed"):
         run(short_config(seed=1, reward__temperature_end=0.5), workdir)
     assert before == {file: file.read_bytes() for file in workdir.rglob("*") if file.is_file()}
-
-
-def test_a_run_of_several_devices_is_sampled_on_one(finished, tmp_path):
-    workdir, _ = finished
-    elsewhere = tmp_path / "elsewhere"
-    shutil.copytree(workdir, elsewhere)
-    raw = json.loads((elsewhere / "config.json").read_text())
-    raw["mesh"]["data"] = 64
-    (elsewhere / "config.json").write_text(json.dumps(raw))
-    tables = [
-        sample_table(place, {"prompt": "Mara walked to the market."}, count=2, seed=0) for place in (workdir, elsewhere)
-    ]
-    first, second = ([list(column.cells) for column in table.columns] for table in tables)
-    assert [list(map(str, cells)) for cells in first] == [list(map(str, cells)) for cells in second]
-
-
-def test_samples_of_a_finished_run_are_sentences_with_their_scores(finished):
-    workdir, _ = finished
-    table = sample_table(workdir, {"prompt": "Mara walked to the market."}, count=3, seed=0)
-    continuations, log_pi, log_r = (list(column.cells) for column in table.columns)
-    assert len(continuations) == 3
-    assert all(str(text).endswith(".") for text in continuations)
-    assert sorted(map(float, log_pi), reverse=True) == list(map(float, log_pi))
-    assert all(float(value) < 0 for value in log_r)
 
 
 def damaged_weights(tmp_path):

@@ -11,7 +11,7 @@ from helpers import ROOT, contradiction_config
 from rich.console import Console
 from run_files import json_lines, without_times
 
-from gfn_jax.sampling import sample_table
+from gfn_jax.sampling import Wanted, print_samples
 from gfn_jax.training import train
 
 COMMAND = """
@@ -89,12 +89,9 @@ def test_a_resumed_run_trains_on_what_was_drawn_before_it_stopped(finished, tmp_
 
 def test_samples_are_shown_with_their_answers(finished):
     fields = {"prompt": None, "subject": "Nulon", "edit_fact": "Nulon lives in Corran."}
-    table = sample_table(finished[0], fields, count=3, seed=0)
-    assert [column.header for column in table.columns] == [
-        "continuation",
-        "answer",
-        "p contradiction",
-        "log π",
-        "log R",
-    ]
-    assert table.row_count == 3
+    console = Console(record=True, width=200)
+    print_samples(finished[0], fields, "", Wanted(count=3), console, as_json=False)
+    table = console.export_text()
+    places = [table.index(heading) for heading in ("continuation", "answer", "p contradiction", "log π", "log R")]
+    assert places == sorted(places)
+    assert table.count("?") == 3

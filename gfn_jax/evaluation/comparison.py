@@ -6,24 +6,31 @@ The reward is at its end temperature, and of whole continuations alone.
 import dataclasses
 import functools
 import itertools
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gfn_jax.evaluation.decoding import Method
+from gfn_jax.evaluation.decoding import Drawn, Method, Resampling
 from gfn_jax.evaluation.diversity import distinct_n_grams, distinct_share, mean_edit_distance, self_bleu
-from gfn_jax.evaluation.sentences import is_sentence
+from gfn_jax.evaluation.reference import References
 from gfn_jax.experiment import Experiment
 from gfn_jax.models.parts import Weights
 from gfn_jax.policy.scorer import score
 from gfn_jax.rewards.likelihood import log_likelihood
-from gfn_jax.rewards.protocol import Components
+from gfn_jax.rewards.protocol import Call, Components
 from gfn_jax.runtime.keys import Purpose, key_for
+from gfn_jax.text.sentences import is_sentence
 from gfn_jax.types import Prompts, Trajectories
+from gfn_jax.warm_up import compile_ahead
+
+TextFigures = Callable[[Sequence[Sequence[str]]], Mapping[str, np.ndarray]]
+"""Figures of texts by a model: the texts of every prompt -> a value for every prompt, by the figure's name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,45 +48,56 @@ class Compared:
     log_ratio_var     unbiased variance of log R - log π over a prompt's samples; of exact samples of a model alone
     elbo              mean of the same
 
-    To these come the figures of the task. `seconds` are for all prompts, without compiling.
+    To these come the components of log R, their means, the figures of the task, and those by models of texts.
+    Resampling has two of its own: log_z, an estimate, and effective_samples, how many exact samples of the target
+    its candidates are worth. `seconds` are for all prompts, without compiling.
     """
 
-    name: str
+    method: Method | Resampling
     per_prompt: dict[str, np.ndarray]
     seconds: float
     texts: list[list[str]]
 
 
 def compare(
-    experiment: Experiment, adapter: Weights, examples: Sequence[Any], methods: Sequence[Method], samples: int
+    experiment: Experiment,
+    adapter: Weights,
+    examples: Sequence[Any],
+    methods: Sequence[Method | Resampling],
+    samples: int,
+    text_figures: Sequence[TextFigures] = (),
 ) -> Iterator[Compared]:
     """Every method's figures, one after the other; for a single process."""
-    scorer = _Scorer(experiment, adapter, samples)
-    batches = [
-        _Batch(experiment, part, examples) for part in _parts(examples, experiment.config.eval.prompts_per_batch)
-    ]
+    scorer = _Scorer(experiment, adapter, samples, text_figures)
+    size = experiment.config.eval.prompts_per_batch
+    batches = [_Batch(experiment, examples, first) for first in range(0, len(examples), size)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(compile_ahead, scorer.to_compile(methods, batches[0])))
     for method in methods:
         yield scorer.measure(method, batches)
 
 
-def _parts(examples: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    return (examples[start : start + size] for start in range(0, len(examples), size))
+_Drawing = tuple[Drawn, Mapping[str, np.ndarray], float]
+"""Continuations, figures of how they were drawn, and the seconds that it took."""
 
 
 class _Batch:
-    """Prompts, repeated to fill the batch; `real` of them are no repetition."""
+    """The prompts of the examples from number `first` on, repeated to fill the batch; `real` are no repetition."""
 
-    def __init__(self, experiment: Experiment, examples: Sequence[Any], like: Sequence[Any]):
+    def __init__(self, experiment: Experiment, everything: Sequence[Any], first: int):
         size = experiment.config.eval.prompts_per_batch
-        self.examples = list(itertools.islice(itertools.cycle(examples), size))
-        self.prompts, self.real = experiment.encode(self.examples, like), len(examples)
+        own = everything[first : first + size]
+        self.everything, self.first, self.real = everything, first, len(own)
+        self.examples = list(itertools.islice(itertools.cycle(own), size))
+        self.prompts = experiment.encode(self.examples, everything)
 
 
 class _Scorer:
     """What is measured of continuations, whoever drew them."""
 
-    def __init__(self, experiment: Experiment, adapter: Weights, samples: int):
+    def __init__(self, experiment: Experiment, adapter: Weights, samples: int, text_figures: Sequence[TextFigures]):
         self._experiment, self._adapter, self._samples = experiment, adapter, samples
+        self._text_figures = text_figures
         structure, rules = experiment.structure, experiment.rules
 
         @jax.jit
@@ -95,38 +113,74 @@ class _Scorer:
             return experiment.at_stop(scores, components)[0]
 
         @functools.partial(jax.jit, static_argnums=0)
-        def draw(draw_by, adapter: Weights, frozen: Weights, prompts: Prompts, key: jax.Array, settings: Any):
+        def draw(draw_by, adapter: Weights, frozen: Weights, prompts: Prompts, key: jax.Array, arguments: Any):
             models = structure.policy_and_frozen(adapter, frozen)
-            trajectories, is_there_N = draw_by(*models, rules, prompts, key, settings)
-            return _whole_alone(trajectories), is_there_N
+            trajectories, is_there_N = draw_by(*models, rules, prompts, key, arguments)
+            return trajectories.rewarded_whole(), is_there_N
 
         self._draw, self._worth, self._log_ratio = draw, worth, log_ratio
 
-    def measure(self, method: Method, batches: Sequence[_Batch]) -> Compared:
-        experiment = self._experiment
+    def to_compile(self, methods: Sequence[Method | Resampling], batch: _Batch) -> list[Call]:
+        """What is called to draw by these methods, each way of drawing once."""
+        key = key_for(self._experiment.config.seed, Purpose.EVALUATION)
+        weights = self._adapter, self._experiment.frozen
+        calls = {
+            (method.draw, jax.tree.structure(method.arguments)): Call(
+                self._draw, (method.draw, *weights, batch.prompts, key, method.arguments)
+            )
+            for method in methods
+            if isinstance(method, Method)
+        }
+        return list(calls.values())
 
-        def draw(batch: _Batch, key: jax.Array) -> tuple[Trajectories, jax.Array]:
-            weights = self._adapter, experiment.frozen
-            return jax.block_until_ready(self._draw(method.draw, *weights, batch.prompts, key, method.settings))
-
-        keys = [key_for(experiment.config.seed, Purpose.EVALUATION, number) for number in range(len(batches))]
-        draw(batches[0], keys[0])  # compiles
+    def measure(self, method: Method | Resampling, batches: Sequence[_Batch]) -> Compared:
+        drawing = self._resampled(method, batches) if isinstance(method, Resampling) else self._drawn(method, batches)
         figures: dict[str, list[np.ndarray]] = {}
         texts: list[list[str]] = []
         seconds = 0.0
-        for batch, key in zip(batches, keys, strict=True):
-            started = time.perf_counter()
-            trajectories, is_there = draw(batch, key)
-            seconds += time.perf_counter() - started
-            found, drawn = self._figures(method, batch, trajectories, np.asarray(is_there))
-            for name, values in found.items():
+        for batch, (drawn, of_drawing, took) in zip(batches, drawing, strict=True):
+            found, own_texts = self._figures(method, batch, *drawn)
+            for name, values in {**found, **of_drawing}.items():
                 figures.setdefault(name, []).append(values[: batch.real])
-            texts += drawn[: batch.real]
+            texts += own_texts[: batch.real]
+            seconds += took
         per_prompt = {name: np.concatenate(parts) for name, parts in figures.items()}
-        return Compared(method.name, per_prompt, seconds, texts)
+        for text_figures in self._text_figures:
+            per_prompt |= text_figures(texts)
+        return Compared(method, per_prompt, seconds, texts)
+
+    def _drawn(self, method: Method, batches: Sequence[_Batch]) -> Iterator[_Drawing]:
+        seed, weights = self._experiment.config.seed, (self._adapter, self._experiment.frozen)
+
+        for number, batch in enumerate(batches):
+            key = key_for(seed, Purpose.EVALUATION, number)
+            started = time.perf_counter()
+            drawn = jax.block_until_ready(self._draw(method.draw, *weights, batch.prompts, key, method.arguments))
+            yield drawn, {}, time.perf_counter() - started
+
+    def _resampled(self, method: Resampling, batches: Sequence[_Batch]) -> Iterator[_Drawing]:
+        experiment, samples = self._experiment, self._samples
+        references = References(experiment, batches[0].everything, method.candidates)
+        references.of([0])  # compiles
+        for batch in batches:
+            started = time.perf_counter()
+            found = references.of(range(batch.first, batch.first + batch.real))
+            found = list(itertools.islice(itertools.cycle(found), len(batch.examples)))
+            rng = np.random.default_rng([experiment.config.seed, Purpose.REFERENCE, batch.first])
+            chosen = [each.draw(samples, rng) for each in found]
+            tokens, lengths = (
+                jnp.concatenate([values[rows] for values, rows in zip(parts, chosen, strict=True)])
+                for parts in ([each.tokens_MxL for each in found], [each.length_M for each in found])
+            )
+            drawn = Trajectories.given(tokens, lengths).rewarded_whole(), jnp.ones(lengths.shape, bool)
+            of_drawing = {
+                "log_z": np.array([each.log_z for each in found]),
+                "effective_samples": np.array([each.effective_sample_size for each in found]),
+            }
+            yield drawn, of_drawing, time.perf_counter() - started
 
     def _figures(
-        self, method: Method, batch: _Batch, trajectories: Trajectories, is_there_N: np.ndarray
+        self, method: Method | Resampling, batch: _Batch, trajectories: Trajectories, is_there_N: jax.Array
     ) -> tuple[dict[str, np.ndarray], list[list[str]]]:
         """Each prompt's figures, and its texts, over the continuations that are there."""
         experiment = self._experiment
@@ -134,7 +188,7 @@ class _Scorer:
         drawn = batch.prompts, trajectories, components
         likelihood, log_r = self._worth(experiment.frozen, *drawn)
 
-        is_there = is_there_N.reshape(-1, self._samples)
+        is_there = np.asarray(is_there_N).reshape(-1, self._samples)
 
         def by_prompt(values_N: Any) -> np.ndarray:
             return np.where(is_there, np.asarray(values_N, np.float64).reshape(is_there.shape), np.nan)
@@ -154,6 +208,7 @@ class _Scorer:
             for row, own in enumerate(texts)
         ]
         figures = {
+            **{name: np.nanmean(values, 1) for name, values in last.items()},
             "log_likelihood": np.nanmean(by_prompt(likelihood), 1),
             "log_likelihood_best": np.nanmax(by_prompt(likelihood), 1),
             "log_r": np.nanmean(by_prompt(log_r), 1),
@@ -166,14 +221,7 @@ class _Scorer:
             "sentences": np.array([np.mean([is_sentence(text) for text in own]) for own in texts]),
             **{name: np.array([each[name] for each in of_task]) for name in of_task[0]},
         }
-        if method.samples_of:
+        if isinstance(method, Method) and method.samples_of:
             g = by_prompt(self._log_ratio(method.samples_of, self._adapter, experiment.frozen, *drawn))
             figures |= {"log_ratio_var": np.nanvar(g, 1, ddof=1), "elbo": np.nanmean(g, 1)}
         return figures, texts
-
-
-def _whole_alone(trajectories: Trajectories) -> Trajectories:
-    """The trajectories with a reward where they end, and nowhere before."""
-    states = jnp.arange(trajectories.tokens_NxL.shape[1] + 1)
-    is_last_NxT = states[None, :] == trajectories.length_N[:, None]
-    return Trajectories(trajectories.tokens_NxL, trajectories.length_N, is_last_NxT)

@@ -19,3 +19,16 @@ def bootstrap_interval(values: np.ndarray, statistic: Callable = np.mean, resamp
         (values,), statistic, n_resamples=resamples, method="percentile", rng=np.random.default_rng(0), vectorized=True
     )
     return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high))
+
+
+class Estimate(NamedTuple):
+    """A statistic of per-prompt values, with its 95% bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def mean_of(values: np.ndarray) -> Estimate:
+    """The mean over prompts."""
+    return Estimate(float(np.mean(values)), *bootstrap_interval(values))

@@ -5,7 +5,8 @@ target's own statistics, as far as the effective sample size says.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -25,12 +26,15 @@ from gfn_jax.types import Prompts, Scores, Trajectories
 class Reference:
     """M samples of the frozen model for one example.
 
-    texts       what was sampled
+    texts       what was sampled, and as tokens:
+    tokens_MxL, length_M
     log_w       log R - log p of each [M]
     components  of the reward where each sample ends [M]
     """
 
     texts: list[str]
+    tokens_MxL: np.ndarray
+    length_M: np.ndarray
     log_w: np.ndarray
     components: dict[str, np.ndarray]
 
@@ -54,34 +58,60 @@ class Reference:
         return rng.choice(len(self.log_w), count, p=self.weights)
 
 
-def references(experiment: Experiment, examples: Sequence[Any], count: int) -> Iterator[Reference]:
-    """The reference of every example, from `count` samples or, to fill the batches, a few more."""
-    batch, per_prompt = experiment.config.eval.prompts_per_batch, experiment.config.eval.samples_per_prompt
-    draws = -(-count // (batch * per_prompt))
+class References:
+    """Samples the references of examples, from `count` samples each or, to fill a prompt's rows, a few more."""
 
-    @jax.jit
-    def draw(frozen: Weights, prompts: Prompts, key: jax.Array) -> tuple[Trajectories, Scores]:
-        model = experiment.structure.frozen(frozen)
-        return sample(model, model, experiment.rules, prompts, key, samples_per_prompt=per_prompt)
+    def __init__(self, experiment: Experiment, examples: Sequence[Any], count: int):
+        """`examples` are all that will be asked for: their prompts are padded to one length."""
+        self._experiment, self._examples = experiment, examples
+        per_prompt = experiment.config.eval.samples_per_prompt
+        self._rows = -(-count // per_prompt)  # of a batch, for each example
 
-    @jax.jit
-    def at_stop(scores: Scores, components: Components) -> tuple[jax.Array, dict[str, jax.Array]]:
-        g_N, _ = experiment.at_stop(scores, components)
-        last = {name: objectives.at_last_state(terms, scores.is_terminable_NxT) for name, terms in components.items()}
-        return g_N, last
+        @jax.jit
+        def draw(frozen: Weights, prompts: Prompts, key: jax.Array) -> tuple[Trajectories, Scores]:
+            model = experiment.structure.frozen(frozen)
+            return sample(model, model, experiment.rules, prompts, key, samples_per_prompt=per_prompt)
 
-    for number, example in enumerate(examples):
-        repeated = [example] * batch
-        prompts = experiment.encode(repeated, examples)
-        drawn = []
-        for index in range(draws):
-            key = key_for(experiment.config.seed, Purpose.REFERENCE, number * draws + index)
-            trajectories, scores = draw(experiment.frozen, prompts, key)
-            request = experiment.reward.request(experiment.frozen, repeated, prompts, trajectories)
-            drawn.append((trajectories, scores, request))
-        parts = [jax.device_get(at_stop(scores, request())) for _, scores, request in drawn]
-        yield Reference(
-            [text for trajectories, _, _ in drawn for text in experiment.texts(trajectories)],
-            np.concatenate([g for g, _ in parts]).astype(np.float64),
-            {name: np.concatenate([last[name] for _, last in parts]) for name in parts[0][1]},
-        )
+        @jax.jit
+        def at_stop(scores: Scores, components: Components) -> tuple[jax.Array, dict[str, jax.Array]]:
+            g_N, _ = experiment.at_stop(scores, components)
+            last = {
+                name: objectives.at_last_state(terms, scores.is_terminable_NxT) for name, terms in components.items()
+            }
+            return g_N, last
+
+        self._draw, self._at_stop = draw, at_stop
+
+    def of(self, numbers: Sequence[int]) -> list[Reference]:
+        """Those of the examples with these numbers; among others an example has other samples."""
+        evaluation = self._experiment.config.eval
+        rows, size = [number for number in numbers for _ in range(self._rows)], evaluation.prompts_per_batch
+        batches = [itertools.islice(itertools.cycle(rows[at:]), size) for at in range(0, len(rows), size)]
+        first = numbers[0] * self._rows
+        drawn = [self._draw_batch(list(batch), first + index) for index, batch in enumerate(batches)]
+        # All are drawn before any is waited for: the next batch is sampled while the last one is judged.
+        parts = [self._finish(*each) for each in drawn]
+        tokens, lengths, log_w, last = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+        texts = [text for trajectories, _, _ in drawn for text in self._experiment.texts(trajectories)]
+        count = self._rows * evaluation.samples_per_prompt
+        places = [slice(index * count, (index + 1) * count) for index in range(len(numbers))]
+        return [
+            Reference(
+                texts[own], tokens[own], lengths[own], log_w[own], {name: values[own] for name, values in last.items()}
+            )
+            for own in places
+        ]
+
+    def _draw_batch(self, numbers: Sequence[int], index: int) -> tuple[Trajectories, Scores, Callable[[], Components]]:
+        experiment = self._experiment
+        examples = [self._examples[number] for number in numbers]
+        prompts = experiment.encode(examples, self._examples)
+        key = key_for(experiment.config.seed, Purpose.REFERENCE, index)
+        trajectories, scores = self._draw(experiment.frozen, prompts, key)
+        whole = trajectories.rewarded_whole()
+        return trajectories, scores, experiment.reward.request(experiment.frozen, examples, prompts, whole)
+
+    def _finish(self, trajectories: Trajectories, scores: Scores, request: Callable[[], Components]) -> tuple[Any, ...]:
+        """A batch's tokens, lengths, log-weights and last components, on the host."""
+        log_w, last = jax.device_get(self._at_stop(scores, request()))
+        return *jax.device_get((trajectories.tokens_NxL, trajectories.length_N)), log_w.astype(np.float64), last

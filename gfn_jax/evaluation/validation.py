@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from gfn_jax.evaluation.diversity import distinct_share, mean_edit_distance
+from gfn_jax.evaluation.probes import describe_samples
 from gfn_jax.experiment import Experiment
 from gfn_jax.models.parts import Weights
 from gfn_jax.policy.sampler import sample
@@ -89,7 +90,7 @@ class Validation:
 
         compiled = functools.partial(jax.jit, out_shardings=experiment.rows.sharding)
         self._draw, self._draw_frozen, self._rescore = compiled(draw), compiled(draw_frozen), compiled(rescore)
-        self._at_stop = compiled(experiment.at_stop)
+        self._of_states = compiled(experiment.of_states)
         self._examples = examples
 
     def to_compile(self) -> list[Call]:
@@ -155,18 +156,21 @@ class Validation:
         experiment, frozen = self._experiment, self._experiment.frozen
         trajectories, scores, request = drawn
         components = request()
-        g, log_r = self._at_stop(scores, components)
         frozen_scores = self._rescore(adapter, frozen, batch.prompts, batch.frozen_trajectories)
-        frozen_g, _ = self._at_stop(frozen_scores, batch.frozen_components())
-
-        g, log_r, frozen_g, length, terms = experiment.rows.fetch(
-            (g, log_r, frozen_g, trajectories.length_N, dict(components))
-        )
+        frozen_states = self._of_states(frozen_scores, batch.frozen_components())
+        fetch = experiment.rows.fetch
+        g_NxT, log_r_NxT = fetch(self._of_states(scores, components))
+        frozen_g_NxT, frozen_length = fetch((frozen_states[0], batch.frozen_trajectories.length_N))
+        host, terms = fetch((trajectories, dict(components)))
 
         def by_prompt(values_N: np.ndarray) -> np.ndarray:
             return np.asarray(values_N, np.float64).reshape(-1, self._samples)
 
-        last = {name: by_prompt(np.take_along_axis(values, length[:, None], 1)) for name, values in terms.items()}
+        def at(length_N: np.ndarray, values_NxT: np.ndarray) -> np.ndarray:
+            return by_prompt(np.take_along_axis(values_NxT, length_N[:, None], 1))
+
+        g, log_r, frozen_g = at(host.length_N, g_NxT), at(host.length_N, log_r_NxT), at(frozen_length, frozen_g_NxT)
+        last = {name: at(host.length_N, values) for name, values in terms.items()}
         texts = experiment.texts(trajectories)
         texts_by_prompt = [texts[first : first + self._samples] for first in range(0, len(texts), self._samples)]
         of_task = [
@@ -174,30 +178,16 @@ class Validation:
             for row, texts in enumerate(texts_by_prompt)
         ]
         figures = {
-            "log_ratio_var": np.concatenate([by_prompt(g), by_prompt(frozen_g)], 1).var(1, ddof=1),
-            "elbo": by_prompt(g).mean(1),
-            "log_r": by_prompt(log_r).mean(1),
+            "log_ratio_var": np.concatenate([g, frozen_g], 1).var(1, ddof=1),
+            "elbo": g.mean(1),
+            "log_r": log_r.mean(1),
             **{name: values.mean(1) for name, values in last.items()},
             **{name: np.array([figures[name] for figures in of_task]) for name in of_task[0]},
             "diversity": np.array([mean_edit_distance(texts) for texts in texts_by_prompt]),
             "distinct": np.array([distinct_share(texts) for texts in texts_by_prompt]),
-            "length": by_prompt(length).mean(1),
+            "length": by_prompt(host.length_N).mean(1),
         }
-        log_p_BxS, log_r_BxS = by_prompt(log_r) - by_prompt(g), by_prompt(log_r)
-
-        probes = []
-        for row, (example, texts) in enumerate(zip(batch.examples[: batch.shown], texts_by_prompt, strict=False)):
-            remarks = experiment.reward.explain(frozen, [example] * self._samples, texts)
-            for column, (text, remark) in enumerate(zip(texts, remarks, strict=True)):
-                probes.append(
-                    {
-                        "prompt": experiment.task.prompt(example),
-                        **experiment.task.describe(example),
-                        "continuation": text,
-                        **remark,
-                        "log_r": float(log_r_BxS[row, column]),
-                        "log_pf": float(log_p_BxS[row, column]),
-                        **{name: float(values[row, column]) for name, values in last.items()},
-                    }
-                )
+        rows = batch.shown * self._samples
+        shown = jax.tree.map(lambda values: values[:rows], (host, g_NxT, log_r_NxT, terms))
+        probes = describe_samples(experiment, batch.examples[: batch.shown], *shown) if rows else []
         return {name: values.tolist() for name, values in figures.items()}, probes

@@ -22,15 +22,15 @@ class Behaviour:
     """How samples are drawn from the policy: on-policy unless told otherwise.
 
     With probability `temperature_prob` a whole batch is sampled at a temperature drawn uniformly
-    from [`temperature_low`, `temperature_high`], else at 1. `top_k` = 0 and `top_p` = 1 are off.
-    As an argument of a compiled function, temperatures may change without compiling again.
+    from [`temperature_low`, `temperature_high`], else at 1. `top_k` = 0 and no `top_p` are off.
+    As an argument of a compiled function, temperatures and `top_p` may change without compiling again.
     """
 
     temperature_low: float | jax.Array = 1.0
     temperature_high: float | jax.Array = 1.0
     temperature_prob: float | jax.Array = 0.0
     top_k: int = struct.field(pytree_node=False, default=0)
-    top_p: float = struct.field(pytree_node=False, default=1.0)
+    top_p: float | jax.Array | None = None
 
 
 ON_POLICY = Behaviour()
@@ -68,9 +68,9 @@ def behaviour_logits(
     logits = logits / temperature.astype(logits.dtype)
     if behaviour.top_k:
         logits = _likeliest(logits, lambda is_in_NxV: is_in_NxV.sum(-1) >= behaviour.top_k)
-    if behaviour.top_p < 1:
-        p = jax.nn.softmax(logits, axis=-1)
-        logits = _likeliest(logits, lambda is_in_NxV: jnp.where(is_in_NxV, p, 0).sum(-1) >= behaviour.top_p)
+    if behaviour.top_p is not None:
+        p, top_p = jax.nn.softmax(logits, axis=-1), behaviour.top_p
+        logits = _likeliest(logits, lambda is_in_NxV: jnp.where(is_in_NxV, p, 0).sum(-1) >= top_p)
     return logits
 
 

@@ -8,8 +8,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from gfn_jax.errors import UserError
-
-SHORTEST_BUCKET = 16
+from gfn_jax.rewards.fixed_batches import fixed_batches
 
 
 class Classifier:
@@ -74,23 +73,16 @@ class Classifier:
     @torch.inference_mode()
     def _score(self, together, count: int) -> list[float]:
         encoded = [{name: rows[index] for name, rows in together.items()} for index in range(count)]
-        buckets: dict[int, list[int]] = {}
-        for index, row in enumerate(encoded):
-            buckets.setdefault(self._bucket(len(row["input_ids"])), []).append(index)
+        lengths = [len(row["input_ids"]) for row in encoded]
         scores = [0.0] * count
-        for length, members in sorted(buckets.items()):
-            for first in range(0, len(members), self._batch_size):
-                chosen = members[first : first + self._batch_size]
-                filled = [encoded[index] for index in chosen + chosen[-1:] * (self._batch_size - len(chosen))]
-                inputs = self._tokenizer.pad(filled, padding="max_length", max_length=length, return_tensors="pt")
-                logits = self._model(**inputs.to(self._device)).logits.float()
-                log_p = logsigmoid(logits) if self._is_of_its_own else torch.log_softmax(logits, dim=-1)
-                for index, value in zip(chosen, log_p[:, self._label].tolist(), strict=False):
-                    scores[index] = value
+        for batch in fixed_batches(lengths, self._batch_size, self._max_length):
+            rows = [encoded[index] for index in batch.filled]
+            inputs = self._tokenizer.pad(rows, padding="max_length", max_length=batch.length, return_tensors="pt")
+            logits = self._model(**inputs.to(self._device)).logits.float()
+            log_p = logsigmoid(logits) if self._is_of_its_own else torch.log_softmax(logits, dim=-1)
+            for index, value in zip(batch.real, log_p[:, self._label].tolist(), strict=False):
+                scores[index] = value
         return scores
-
-    def _bucket(self, length: int) -> int:
-        return min(max(SHORTEST_BUCKET, 1 << (length - 1).bit_length()), self._max_length)
 
 
 def find_label(id2label: dict[int, str], chosen: int | str, name: str, key: str) -> int:

@@ -20,9 +20,10 @@ from cachetools import LRUCache
 from gfn_jax.config import Answers
 from gfn_jax.models.parts import Weights
 from gfn_jax.rewards.answering import Answer, Answerer
+from gfn_jax.rewards.judging import Judgements
 from gfn_jax.rewards.likelihood import make_log_likelihood
 from gfn_jax.rewards.protocol import Call, Components, Reward, RewardContext
-from gfn_jax.rewards.side_process import Job, WorkerPool
+from gfn_jax.rewards.side_process import WorkerPool
 from gfn_jax.rewards.state_texts import state_texts
 from gfn_jax.text.templates import Template
 from gfn_jax.types import Prompts, Trajectories
@@ -69,7 +70,7 @@ class ContradictionReward(Reward):
         )
         self._log_likelihood = make_log_likelihood(context)
         self._answers: LRUCache[str, Answer] = LRUCache(config.cache_size)
-        self._judgements: LRUCache[tuple[str, str], tuple[Job, int]] = LRUCache(config.cache_size)
+        self._judgements = Judgements(pool, "log_contradiction", config.nli.batch_size, config.cache_size)
 
     def request(
         self, frozen: Weights, examples: Sequence[Claim], prompts: Prompts, trajectories: Trajectories
@@ -142,21 +143,12 @@ class ContradictionReward(Reward):
             return answers
 
     def _judge(self, claims: Sequence[Claim], answers: Sequence[Answer]) -> Callable[[], list[float]]:
-        """Sends (fact, answer)s to the workers that were not sent before; calling the result waits for all."""
+        """Sends (fact, answer)s to the workers; calling the result waits for what they say."""
         pairs = [(claim.edit_fact, answer.text) for claim, answer in zip(claims, answers, strict=True)]
-        unjudged = {pair for pair in pairs if pair not in self._judgements}
-        # Neighbours in length share a batch, which the longest of them pads.
-        ordered = sorted(unjudged, key=lambda pair: (len(pair[0]) + len(pair[1]), pair))
-        judgements = {pair: self._judgements[pair] for pair in pairs if pair not in unjudged}
-        size = self._config.nli.batch_size
-        for first in range(0, len(ordered), size):
-            batch = ordered[first : first + size]
-            job = self._pool.submit("log_contradiction", batch)
-            judgements.update((pair, (job, place)) for place, pair in enumerate(batch))
-        self._judgements.update(judgements)
+        waiting = self._judgements.request(pairs)
 
         def result() -> list[float]:
             with self._context.stopwatch.measure("judging"):
-                return [job.result()[place] for job, place in map(judgements.__getitem__, pairs)]
+                return waiting()
 
         return result

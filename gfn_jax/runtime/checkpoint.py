@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -45,6 +45,11 @@ class Snapshot:
         return int(self.state.step)
 
 
+def saved_steps(directory: Path) -> list[int]:
+    """The steps that there are checkpoints of, damaged ones included."""
+    return sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
+
+
 class Checkpoints:
     """The last checkpoints under a directory, and the best one; saving goes on in the background.
 
@@ -69,6 +74,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             best_fn=figure,  # only with it are figures written down, and known after a restart
             create=bool(keep),
+            lightweight_initialize=not keep,  # a reader asks for figures when it needs them
             cleanup_tmp_directories=bool(keep),
             preservation_policy=AnyPreservationPolicy(policies) if keep else None,
         )
@@ -99,26 +105,26 @@ class Checkpoints:
         None where nothing was saved yet. Raises `UserError` where the checkpoints are of other
         frozen weights, or none can be read.
         """
-        faults: dict[int, str] = {}
-        for step in distributed.of_main(sorted(self._manager.all_steps(), reverse=True)):
-            snapshot, fault = None, None
-            try:
-                snapshot = self._restore(step, like)
-            except UserError:
-                raise
-            except Exception as error:  # a damaged file fails in as many ways as there are bytes
-                fault = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            fault = next(filter(None, distributed.gather(fault)), None)  # taken by all processes, or by none
-            if fault is None:
-                return snapshot, faults
-            faults[step] = fault
-        if faults:
-            step, fault = next(iter(faults.items()))
-            raise UserError(
-                f"no checkpoint in {self._directory} can be read; {step}, the latest, fails with {fault}. "
-                "Choose another --workdir, or delete the checkpoints to begin again"
-            )
-        return None, faults
+        return self._restore_first(sorted(self._manager.all_steps(), reverse=True), "latest", like)
+
+    def restore_best(self, like: Snapshot) -> tuple[Snapshot | None, dict[int, str]]:
+        """The same, but of the highest figure that can be read; those without one come last, the latest first."""
+        ordered = sorted(self._manager.all_steps(), key=lambda step: (self.figure(step), step), reverse=True)
+        return self._restore_first(ordered, "best", like)
+
+    def restore_step(self, step: int, like: Snapshot) -> Snapshot:
+        """The snapshot of this very step; raises `UserError` where it cannot be read."""
+        snapshot, fault = self._try(step, like)
+        if snapshot is None:
+            raise UserError(f"{self._directory / str(step)} is damaged: {fault}")
+        return snapshot
+
+    def figure(self, step: int) -> float:
+        """The figure `keep_best` that was saved with a step; -inf where there is none."""
+        try:
+            return float((self._manager.metrics(step) or {}).get(self._keep_best, -math.inf))
+        except (ValueError, TypeError, AttributeError):  # damaged
+            return -math.inf
 
     def set_aside(self, step: int) -> Path:
         """Moves a checkpoint out of the way, with copies of the figures up to it; where to."""
@@ -174,6 +180,36 @@ class Checkpoints:
         return (
             "no checkpoint was saved yet" if step is None else f"the last checkpoint is {self._directory / str(step)}"
         )
+
+    def _restore_first(
+        self, steps: Sequence[int], first: str, like: Snapshot
+    ) -> tuple[Snapshot | None, dict[int, str]]:
+        """The first of these that can be read; of them the very first is called `first`."""
+        faults: dict[int, str] = {}
+        for step in distributed.of_main(steps):
+            snapshot, fault = self._try(step, like)
+            if fault is None:
+                return snapshot, faults
+            faults[step] = fault
+        if faults:
+            step, fault = next(iter(faults.items()))
+            raise UserError(
+                f"no checkpoint in {self._directory} can be read; {step}, the {first}, fails with {fault}. "
+                "Choose another --workdir, or delete the checkpoints to begin again"
+            )
+        return None, faults
+
+    def _try(self, step: int, like: Snapshot) -> tuple[Snapshot | None, str | None]:
+        """The snapshot of a step, or what is wrong with it, in any process."""
+        snapshot, fault = None, None
+        try:
+            snapshot = self._restore(step, like)
+        except UserError:
+            raise
+        except Exception as error:  # a damaged file fails in as many ways as there are bytes
+            fault = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        fault = next(filter(None, distributed.gather(fault)), None)  # taken by all processes, or by none
+        return (snapshot, None) if fault is None else (None, fault)
 
     def _restore(self, step: int, like: Snapshot) -> Snapshot:
         about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]

@@ -1,4 +1,4 @@
-"""Where a run's figures go: metrics.jsonl, samples.jsonl, Weights & Biases, and the terminal."""
+"""Where a run's figures go: its files of JSON lines, Weights & Biases, and the terminal."""
 
 import hashlib
 import os
@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import jax
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -43,10 +44,11 @@ class Tracker:
         """Goes on after the `restored` step, or begins."""
         start = -1 if restored is None else restored
         self._config, self._console = config, console
-        self._metrics = self._samples = self._wandb = None
+        self._metrics = self._samples = self._validation = self._wandb = None
         if distributed.is_main():
             self._metrics = JsonLines(workdir / "metrics.jsonl", after_step=start)
             self._samples = JsonLines(workdir / "samples.jsonl", after_step=start)
+            self._validation = JsonLines(workdir / "validation.jsonl", after_step=start)
             self._wandb = _start_wandb(config, workdir, console)
         self._pending: tuple[int, Mapping[str, jax.Array], Sequence[Any], dict[str, float]] | None = None
         self._faults = FaultWatch(config.train.max_bad_steps)
@@ -73,7 +75,7 @@ class Tracker:
         if error is None:
             self.flush()
         self._progress.stop()
-        for file in (self._metrics, self._samples):
+        for file in (self._metrics, self._samples, self._validation):
             if file is not None:
                 file.close()
         if self._wandb is not None:
@@ -124,19 +126,35 @@ class Tracker:
                 soft_wrap=True,
             )
 
-    def log_validation(self, step: int, figures: Mapping[str, float], probes: list[dict[str, Any]]) -> None:
+    def log_validation(
+        self,
+        step: int,
+        figures: Mapping[str, float],
+        per_prompt: Mapping[str, np.ndarray],
+        probes: list[dict[str, Any]],
+    ) -> None:
         """Writes down a measurement and its samples; its time does not count as training time."""
         self._write(step, {f"val/{name}": value for name, value in figures.items()})
-        if self._samples is not None:
+        if self._samples is not None and self._validation is not None:
             self._samples.write(step, probes)
+            of_prompts = {name: values.tolist() for name, values in per_prompt.items()}
+            self._validation.write(step, [{"per_prompt": of_prompts}])
         if self._wandb is not None and probes:
             import wandb
 
-            table = wandb.Table(columns=list(probes[0]), data=[list(probe.values()) for probe in probes])
+            columns: Any = [name for name, value in probes[0].items() if not isinstance(value, list)]
+            table = wandb.Table(columns=columns, data=[[probe[name] for name in columns] for probe in probes])
             self._wandb.log({"samples": table}, step=step)
         shown = (f"{label} {figures[name]:.3f}" for name, label in _SHOWN.items() if name in figures)
         self._console.print(f"step {step:>5}  validation: {'  '.join(shown)}", soft_wrap=True)
         self._clock = time.monotonic()
+
+    def log_report(self, file: Path) -> None:
+        """Shows an HTML file beside the run's figures."""
+        if self._wandb is not None:
+            import wandb
+
+            self._wandb.log({"report": wandb.Html(file, inject=False)})
 
     def _write(self, step: int, figures: dict[str, float]) -> None:
         if self._metrics is not None:

@@ -59,7 +59,7 @@ class StepFunctions:
             config.sampling.temperature_high,
             config.sampling.temperature_prob,
             config.sampling.top_k,
-            config.sampling.top_p,
+            config.sampling.top_p if config.sampling.top_p < 1 else None,
         )
         self._temperature = Temperature(
             config.reward.temperature_start, config.reward.temperature_end, config.reward.temperature_horizon

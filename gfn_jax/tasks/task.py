@@ -52,6 +52,13 @@ class Task(abc.ABC):
             raise UserError(f"task {self.config.task.name!r} needs {wanted}, and takes nothing else")
         return self.example(**given)
 
+    def parse_example(self, where: str, line: Mapping[str, Any]) -> Any:
+        """The example of a line of a file, whose other fields are ignored; raises `UserError`, with where it stands."""
+        own = {name: line.get(name) for name in self.fields}
+        if wrong := [name for name, value in own.items() if not (isinstance(value, str) and value.strip())]:
+            raise UserError(f"{where} needs the field {wrong[0]!r}, a text that is not empty")
+        return self.check_example(own)
+
     @abc.abstractmethod
     def reward(self, context: RewardContext) -> Reward: ...
 

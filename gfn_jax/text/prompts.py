@@ -36,13 +36,18 @@ def read_objects(path: str, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     for number, line in read_lines(path, key).items():
         where = f"{key}: {path} line {number}"
-        try:
-            fields = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where} is not JSON: {error}") from error
-        if not isinstance(fields, dict):
-            raise UserError(f"{where} is not a JSON object")
-        yield where, fields
+        yield where, parse_object(where, line)
+
+
+def parse_object(where: str, line: str) -> dict[str, Any]:
+    """A line that is a JSON object; raises `UserError`, with the words for where it stands, where it is none."""
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where} is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"{where} is not a JSON object")
+    return fields
 
 
 def normalised(text: str) -> str:

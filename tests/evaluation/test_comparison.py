@@ -12,7 +12,8 @@ from gfn_jax.errors import UserError
 from gfn_jax.evaluating import evaluate
 
 SAMPLES = 2
-NAMES = ["GFlowNet", "sampling", "greedy", "beam 2", "beam 10"]
+NAMES = ["GFlowNet", "sampling", "greedy", "beam 2", "beam 10", "reference"]
+CANDIDATES = 16
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def workdir(tmp_path_factory):
 def compared(workdir, names):
     """What the command says, and every method's part of what it leaves."""
     console = Console(record=True, width=80)
-    evaluate(workdir, SAMPLES, None, names, console)
+    evaluate(workdir, SAMPLES, None, names, CANDIDATES, console)
     written = json.loads((workdir / "evaluation.json").read_text())
     assert (written["step"], written["prompts"], written["samples_per_prompt"]) == (1, 5, SAMPLES)
     return console.export_text(), {method["name"]: method for method in written["methods"]}
@@ -88,6 +89,6 @@ def test_how_prompts_fall_into_batches_changes_no_search(workdir, said_and_writt
 
 def test_what_cannot_be_compared_is_one_clear_line(workdir):
     with pytest.raises(UserError, match="--n 1: a prompt needs 2 samples"):
-        evaluate(workdir, 1, None, [], Console(quiet=True))
+        evaluate(workdir, 1, None, [], CANDIDATES, Console(quiet=True))
     with pytest.raises(UserError, match="there is no method 'beam 9'; there are GFlowNet, sampling, "):
-        evaluate(workdir, 2, None, ["beam 9"], Console(quiet=True))
+        evaluate(workdir, 2, None, ["beam 9"], CANDIDATES, Console(quiet=True))

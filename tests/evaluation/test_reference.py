@@ -14,7 +14,10 @@ def reference():
     """Samples of P over four texts, weighted towards 5 * TARGET."""
     drawn = np.random.default_rng(0).choice(4, 20_000, p=P)
     log_w = np.log(5 * TARGET / P)[drawn]
-    return Reference([str(index) for index in drawn], log_w, {"is_last": (drawn == 3).astype(float)})
+    is_last = (drawn == 3).astype(float)
+    return Reference(
+        [str(index) for index in drawn], drawn[:, None], np.ones(len(drawn), int), log_w, {"is_last": is_last}
+    )
 
 
 def test_statistics_are_the_targets(reference):
@@ -26,7 +29,7 @@ def test_statistics_are_the_targets(reference):
 def test_the_effective_sample_size_is_that_of_the_second_moment(reference):
     exact = 20_000 / (TARGET**2 / P).sum()
     assert reference.effective_sample_size == pytest.approx(exact, rel=0.05)
-    flat = Reference(["a"] * 7, np.full(7, -700.0), {})
+    flat = Reference(["a"] * 7, np.zeros((7, 1), int), np.ones(7, int), np.full(7, -700.0), {})
     assert flat.effective_sample_size == pytest.approx(7)
     assert flat.log_z == pytest.approx(-700)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from gfn_jax.evaluation.diversity import distinct_n_grams, self_bleu
-from gfn_jax.evaluation.sentences import is_sentence
+from gfn_jax.text.sentences import is_sentence
 
 
 def test_distinct_n_grams_counts_runs_of_words():
@@ -37,6 +37,7 @@ def test_self_bleu_is_1_of_equal_texts_and_falls_with_what_they_share():
         ("He ran and ran and ran and ran and ran.", False),
         ("the the the.", False),
         ("", False),
+        (".", False),
     ],
 )
 def test_a_sentence_has_one_end_closed_quotes_and_no_loops(text, verdict):

@@ -280,7 +280,9 @@ def kept_by_sorting(logits, top_k, top_p):
 def test_what_is_cut_is_what_sorting_cuts(logits, top_k, top_p):
     row = np.array([*logits, 0.3], np.float32)
     padded = np.pad(row, (0, 14 - len(row)), constant_values=-np.inf)
-    cut = behaviour_logits(Behaviour(top_k=top_k, top_p=top_p), jnp.asarray(padded)[None], jnp.asarray(1.0))
+    cut = behaviour_logits(
+        Behaviour(top_k=top_k, top_p=top_p if top_p < 1 else None), jnp.asarray(padded)[None], jnp.asarray(1.0)
+    )
     np.testing.assert_array_equal(np.isfinite(cut[0]), kept_by_sorting(padded, top_k, top_p))
 
 

@@ -12,7 +12,7 @@ from people import RELATIONS, Cast
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2LMHeadModel
 
 from gfn_jax.errors import UserError
-from gfn_jax.evaluation.reference import references
+from gfn_jax.evaluation.reference import References
 from gfn_jax.evaluation.validation import Validation
 from gfn_jax.experiment import build
 from gfn_jax.rewards.state_texts import state_texts
@@ -145,7 +145,8 @@ def test_the_reference_weighs_the_frozen_models_samples():
     settings = contradiction_config(eval__samples_per_prompt=64)
     with build(settings) as experiment:
         elbo = Validation(experiment, EDITS).measure(experiment.adapter).per_prompt["elbo"]
-        found = list(references(experiment, EDITS, 250))
+        references = References(experiment, EDITS, 250)
+        found = references.of(range(len(EDITS)))
     for reference, expected in zip(found, elbo, strict=True):
         assert len(reference.texts) == 256
         spread = reference.log_w.std() / np.sqrt(64)

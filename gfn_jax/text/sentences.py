@@ -4,13 +4,14 @@ import re
 
 _PAIRS = {"(": ")", "[": "]", "“": "”", "«": "»"}
 _ENDS = re.compile(r"[.!?]")
+_WORD = re.compile(r"\w+")
 _LONGEST_LOOP = 4  # words
 
 
 def is_sentence(text: str) -> bool:
-    """One mark that ends it, at its end; quotes and brackets that close; nothing said over and over again."""
+    """Words; one mark that ends it, at its end; quotes and brackets that close; nothing said over and over again."""
     text = text.strip()
-    return bool(text) and _has_one_end(text) and _is_balanced(text) and not _loops(text)
+    return bool(_WORD.search(text)) and _has_one_end(text) and _is_balanced(text) and not _loops(text)
 
 
 def _has_one_end(text: str) -> bool:
@@ -31,7 +32,7 @@ def _is_balanced(text: str) -> bool:
 
 def _loops(text: str) -> bool:
     """Whether up to four words come three times in a row."""
-    words = re.findall(r"\w+", text.casefold())
+    words = _WORD.findall(text.casefold())
     return any(
         words[start : start + size]
         == words[start + size : start + 2 * size]

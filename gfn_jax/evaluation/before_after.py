@@ -1,0 +1,95 @@
+"""What training changed on the validation prompts: the rows of a table, and that table for the terminal."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from gfn_jax.evaluation.intervals import Interval, bootstrap_interval
+
+if TYPE_CHECKING:  # it imports jax, which a report of a run's files needs not
+    from gfn_jax.evaluation.validation import Measurement
+
+_ROWS = {  # figure -> what it says; those that a task does not have are left out
+    "contradiction_rate": "contradiction rate",
+    "distinct_contradicting": "distinct contradicting",
+    "log_ratio_var": "log-ratio variance",
+    "log_ratio_var_median": "its median",
+    "elbo": "elbo (log Z - KL)",
+    "log_r": "log R",
+    "log_likelihood": "log-likelihood",
+    "diversity": "diversity",
+    "distinct": "distinct share",
+    "length": "length, tokens",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """A figure's mean over the validation prompts before and after training.
+
+    interval     the 95% bootstrap interval of the mean of the paired changes, where those are known
+    times_lower  of variances: before / after
+    """
+
+    name: str
+    label: str
+    before: float
+    after: float
+    interval: Interval | None
+
+    @property
+    def difference(self) -> float:
+        return self.after - self.before
+
+    @property
+    def times_lower(self) -> float | None:
+        if not self.name.startswith("log_ratio_var"):
+            return None
+        return self.before / max(self.after, float(np.finfo(float).tiny))
+
+
+def changes(before: Mapping[str, float], after: Mapping[str, float], paired: Mapping[str, np.ndarray]) -> list[Change]:
+    """The rows of the table, from the figures' means and, as far as they are known, their changes on every prompt."""
+    return [
+        Change(name, label, before[name], after[name], _interval(paired.get(name)))
+        for name, label in _ROWS.items()
+        if name in before and name in after
+    ]
+
+
+def _interval(differences: np.ndarray | None) -> Interval | None:
+    return None if differences is None or len(differences) < 2 else bootstrap_interval(differences)
+
+
+def before_and_after(before: "Measurement", after: "Measurement", samples: int = 6) -> RenderableType:
+    """Means over prompts with the 95% interval of their paired change, and some samples of each."""
+    prompts = len(before.per_prompt["elbo"])
+    table = Table(title=f"On {prompts} examples that training did not see")
+    for heading in ("", "before", "after", "change [95% interval]"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    paired = {name: after.per_prompt[name] - values for name, values in before.per_prompt.items()}
+    rows = changes(before.summary(), after.summary(), paired)
+    for row in rows:
+        interval = row.interval and f"{row.difference:+.3f} [{row.interval.low:+.3f}, {row.interval.high:+.3f}]"
+        label = f"  {row.label}" if row.name == "log_ratio_var_median" else row.label
+        table.add_row(label, f"{row.before:.3f}", f"{row.after:.3f}", interval or "")
+        if row.name == "log_ratio_var_median":
+            ratios = [f"{each.times_lower:.1f}" for each in rows if each.times_lower is not None]
+            table.add_row("  times lower: mean, median", "", "", ", ".join(ratios))
+    if not after.probes:
+        return table
+    columns = ("continuation", "answer") if "answer" in after.probes[0] else ("continuation",)
+    shown = Table(title=Text(after.probes[0]["prompt"]))
+    for when, column in itertools.product(("before", "after"), columns):
+        shown.add_column(when if column == "continuation" else column)
+    pairs = zip(before.probes, after.probes, strict=True)
+    of_one_prompt = (pair for pair in pairs if pair[1]["prompt"] == after.probes[0]["prompt"])
+    for old, new in itertools.islice(of_one_prompt, samples):
+        shown.add_row(*(Text(probe[column].strip()) for probe in (old, new) for column in columns))
+    return Group(table, shown)

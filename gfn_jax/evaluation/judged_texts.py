@@ -1,0 +1,94 @@
+"""Figures of texts by models in worker processes: how far apart they lie, and how many are sentences."""
+
+import contextlib
+import importlib.util
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.spatial.distance import pdist
+
+from gfn_jax.config import Sentences
+from gfn_jax.errors import UserError
+from gfn_jax.evaluation.comparison import TextFigures
+from gfn_jax.rewards.judging import CLASSIFIER, Judgements, judge_pool
+from gfn_jax.rewards.side_process import WorkerPool
+
+EMBEDDER = "gfn_jax.evaluation.embedder:Embedder"
+
+_REMEMBERED = 50_000  # texts, which several methods may come to
+_KEYS = ("--sentence_model", "--sentence_label")
+
+
+class Judges(NamedTuple):
+    """Models that an evaluation asks about its texts, by hub name or directory; where empty the run's own, if any."""
+
+    embedding_model: str
+    sentence_model: str
+    sentence_label: str
+
+
+RUNS_OWN = Judges("", "", "")
+
+
+class EmbeddingDistance:
+    """The mean cosine distance between a prompt's texts by their embeddings (Hu et al. 2024): 0 where all are equal."""
+
+    def __init__(self, pool: WorkerPool, batch_size: int):
+        self._embeddings = Judgements[str](pool, "embed", batch_size, _REMEMBERED)
+
+    def __call__(self, texts: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+        embeddings = _by_prompt(self._embeddings, texts)
+        return {"embedding_distance": np.array([_mean_distance(np.stack(own)) for own in embeddings])}
+
+
+class AcceptableShare:
+    """The share of a prompt's texts that a classifier takes for sentences, rather than not."""
+
+    def __init__(self, pool: WorkerPool, batch_size: int):
+        self._log_p = Judgements[str](pool, "log_probabilities", batch_size, _REMEMBERED)
+
+    def __call__(self, texts: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+        log_p = _by_prompt(self._log_p, texts)
+        return {"acceptable": np.array([np.mean(np.array(own) > math.log(0.5)) for own in log_p])}
+
+
+@contextlib.contextmanager
+def judged_figures(judges: Judges, sentences: Sentences) -> Iterator[list[TextFigures]]:
+    """The figures whose models are named, with the workers of `sentences`; ends the workers afterwards.
+
+    Raises `UserError` where a model cannot be had.
+    """
+    sentences = sentences.model_copy(
+        update={
+            "name_or_path": judges.sentence_model or sentences.name_or_path,
+            "label": judges.sentence_label or sentences.label,
+        }
+    )
+    figures: list[TextFigures] = []
+    with contextlib.ExitStack() as workers:
+        if judges.embedding_model:
+            if importlib.util.find_spec("sentence_transformers") is None:
+                raise UserError("--embedding_model needs sentence-transformers: pip install gfn-jax[eval]")
+            pool = judge_pool(EMBEDDER, sentences.model_copy(update={"name_or_path": judges.embedding_model}))
+            workers.callback(pool.close)
+            figures.append(EmbeddingDistance(pool, sentences.batch_size))
+        if sentences.name_or_path:
+            pool = judge_pool(CLASSIFIER, sentences, label=sentences.label, keys=_KEYS)
+            workers.callback(pool.close)
+            figures.append(AcceptableShare(pool, sentences.batch_size))
+        for figure in figures:
+            figure([["A model that cannot judge this sentence says why before anything is measured."]])
+        yield figures
+
+
+def _by_prompt(judgements: Judgements[str], texts: Sequence[Sequence[str]]) -> list[list]:
+    """What is said of each prompt's texts, without white space around them."""
+    said = iter(judgements.request([text.strip() for own in texts for text in own])())
+    return [[next(said) for _ in own] for own in texts]
+
+
+def _mean_distance(embeddings: np.ndarray) -> float:
+    """The mean of 1 - cos over all pairs, which of vectors of norm 1 is half of their squared distance; 0 of one."""
+    return float(pdist(embeddings, "sqeuclidean").mean()) / 2 if len(embeddings) > 1 else 0.0

@@ -1,0 +1,111 @@
+"""What the files of a run's directory say, as far as they are there."""
+
+import dataclasses
+import datetime
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gfn_jax.config import Config
+from gfn_jax.config_reading import read_run_config
+from gfn_jax.errors import UserError
+from gfn_jax.evaluation.before_after import Change, changes
+from gfn_jax.run_files import read_json, read_rows
+
+Row = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """A run's files, read.
+
+    training     metrics of optimiser steps
+    validations  metrics of validations, that before training first
+    per_prompt   the figures of every validation prompt, one row a validation
+    samples      probes of all validations
+    evaluation   the comparison with decoding baselines
+    written      when the last figure was
+    """
+
+    name: str
+    config: Config
+    training: Sequence[Row]
+    validations: Sequence[Row]
+    per_prompt: Sequence[Row]
+    samples: Sequence[Row]
+    machine: Row
+    evaluation: Row | None
+    written: datetime.datetime
+
+    @property
+    def step(self) -> int:
+        """The last step that there are figures of."""
+        return max(row["step"] for row in (*self.training, *self.validations))
+
+    @property
+    def prompts(self) -> int | None:
+        """How many validation prompts there are, where it is known."""
+        return len(next(iter(self.per_prompt[-1]["per_prompt"].values()))) if self.per_prompt else None
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether there was a validation after that before training."""
+        return len(self.validations) > 1
+
+    def changes(self) -> list[Change]:
+        """What changed from the first to the last validation, which may be one."""
+        if not self.validations:
+            return []
+        first, last = self.validations[0], self.validations[-1]
+        return changes(_figures(first), _figures(last), self._paired(first["step"], last["step"]))
+
+    def _paired(self, first: int, last: int) -> dict[str, np.ndarray]:
+        at = {row["step"]: row["per_prompt"] for row in self.per_prompt}
+        if first not in at or last not in at:
+            return {}
+        pairs = {name: (before, at[last][name]) for name, before in at[first].items() if name in at[last]}
+        differences = {name: np.subtract(*np.array([new, old], float)) for name, (old, new) in pairs.items()}
+        return {name: values[np.isfinite(values)] for name, values in differences.items()}
+
+    def series(self, name: str, *, of_validation: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """The steps at which there is a finite figure of this name, and the figures."""
+        rows = self.validations if of_validation else self.training
+        found = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+        steps, values = np.array(found, float).reshape(-1, 2).T
+        return steps, values
+
+    def names(self, prefix: str) -> list[str]:
+        """The names of the training steps' figures that begin so, in the order of their first appearance."""
+        return [
+            name for name in dict.fromkeys(name for row in self.training for name in row) if name.startswith(prefix)
+        ]
+
+
+def read_run(workdir: Path) -> RunRecord:
+    """Reads what there is; raises `UserError` where the directory holds no run, or a run without figures."""
+    config = read_run_config(workdir)
+    file, machine, evaluation = (workdir / name for name in ("metrics.jsonl", "machine.json", "evaluation.json"))
+    metrics = list(read_rows(file))
+    training = [row for row in metrics if "train/loss" in row]
+    validations = [row for row in metrics if "val/elbo" in row]
+    if not training and not validations:
+        raise UserError(f"{workdir} has no figures to report: metrics.jsonl is missing or empty")
+    return RunRecord(
+        name=workdir.resolve().name,
+        config=config,
+        training=training,
+        validations=validations,
+        per_prompt=list(read_rows(workdir / "validation.jsonl")),
+        samples=list(read_rows(workdir / "samples.jsonl")),
+        machine=read_json(machine) if machine.exists() else {},
+        evaluation=read_json(evaluation) if evaluation.exists() else None,
+        written=datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.UTC),
+    )
+
+
+def _figures(row: Row) -> dict[str, float]:
+    named = {name.removeprefix("val/"): value for name, value in row.items() if name.startswith("val/")}
+    return {name: float(value) for name, value in named.items() if value is not None and math.isfinite(value)}

@@ -1,0 +1,44 @@
+"""On what a run computes, and with which versions."""
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+_PACKAGES = ("gfn-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "torch", "transformers")
+
+
+def describe_machine() -> dict[str, str | int]:
+    """Devices, processes, system, and the versions of what is installed."""
+    versions = {name: _version(name) for name in _PACKAGES}
+    return {
+        "platform": jax.default_backend(),
+        "device_kind": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+        "cpu_count": os.cpu_count() or 0,
+        "system": f"{platform.system()} {platform.machine()}",
+        "commit": describe_commit(),
+        "python": platform.python_version(),
+        **{name: version for name, version in versions.items() if version},
+    }
+
+
+def describe_commit() -> str:
+    """The checkout's commit, marked where the files differ from it; "unknown" where this is no checkout."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        said = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False).stdout
+    except OSError:  # no git
+        said = ""
+    return said.strip() or "unknown"
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""

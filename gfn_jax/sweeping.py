@@ -1,0 +1,136 @@
+"""Policies of several end temperatures and seeds, trained and compared one by one; then all of them in one frontier."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from gfn_jax.errors import TrainingError, UserError
+from gfn_jax.evaluation.equal_diversity import AtEqualDiversity
+from gfn_jax.evaluation.frontier import FAMILIES, POLICY, Row, Run, pooled, rows
+from gfn_jax.evaluation.intervals import Estimate
+from gfn_jax.run_files import read_json, replace_file
+from gfn_jax.runtime.machine import describe_machine
+
+T = TypeVar("T")
+_STOPPED = 3
+
+
+def sweep(
+    training: Sequence[str],
+    comparing: Sequence[str],
+    workdir: Path,
+    temperatures: Sequence[str],
+    seeds: Sequence[str],
+    console: Console,
+) -> None:
+    """Runs every combination by the commands `train` and `evaluate` with these flags, but for those that are done.
+
+    Prints the table of all, and leaves its figures in `frontier.json` and the plot in `frontier.png`. Raises
+    `UserError` where a temperature or a seed is none, or the runs were compared on different prompts;
+    `TrainingError` where a command stops or fails.
+    """
+    chosen = _read_all("--temperatures", temperatures, float), _read_all("--seeds", seeds, int)
+    places = {workdir / f"t{each:g}-seed{seed}": (each, seed) for seed in chosen[1] for each in chosen[0]}
+    for number, (place, (temperature, seed)) in enumerate(places.items(), start=1):
+        if (place / "evaluation.json").exists():
+            continue
+        console.rule(f"run {number} of {len(places)}: {place}")
+        own = [f"--config.reward.temperature_end={temperature}", f"--config.seed={seed}", f"--workdir={place}"]
+        _run("train", f"--status_if_stopped={_STOPPED}", *training, *own)
+        _run("evaluate", f"--workdir={place}", *comparing)
+    evaluations = {place: read_json(place / "evaluation.json") for place in places}
+    prompts, *others = {(each["prompts"], each["samples_per_prompt"]) for each in evaluations.values()}
+    if others:
+        raise UserError(
+            f"the runs in {workdir} were not compared on the same prompts, or by as many samples: delete the "
+            "evaluation.json of those that are to be compared again"
+        )
+    runs = [Run(*places[place], each["methods"]) for place, each in evaluations.items()]
+    found = list(rows(runs))
+    console.print(_table(found, *prompts))
+    counts = {"prompts": prompts[0], "samples_per_prompt": prompts[1]}
+    about = {**counts, "flags": [*training, *comparing], **describe_machine()}
+    replace_file(
+        workdir / "frontier.json", json.dumps({**about, "rows": [_plain(row) for row in found]}, indent=1) + "\n"
+    )
+    _draw(pooled(runs), workdir / "frontier.png")
+    console.print(f"figures and plot are in {workdir / 'frontier.json'} and {workdir / 'frontier.png'}", soft_wrap=True)
+
+
+def _read_all(flag: str, values: Sequence[str], kind: Callable[[str], T]) -> list[T]:
+    try:
+        return [kind(value) for value in values]
+    except ValueError as error:
+        raise UserError(f"{flag}: {error}") from error
+
+
+def _run(command: str, *arguments: str) -> None:
+    with _patient():
+        status = subprocess.run([sys.executable, "-m", f"gfn_jax.{command}", *arguments], check=False).returncode
+    if status == _STOPPED:
+        raise TrainingError("stopped; the same command goes on")
+    if status:
+        raise TrainingError(f"`gfn_jax.{command} {' '.join(arguments)}` ended with status {status}")
+
+
+@contextlib.contextmanager
+def _patient() -> Iterator[None]:
+    """Leaves a terminal's Ctrl-C to the command that runs, which saves and stops."""
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _table(found: Sequence[Row], prompts: int, samples: int) -> Table:
+    table = Table(
+        title=f"Log-likelihood at equal diversity: {prompts} prompts, {samples} continuations each, 95% intervals",
+        caption="of a policy and of baselines that are as diverse; gain: the policy's less theirs",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        pad_edge=False,
+    )
+    for heading in ("T end", "seed", "diversity", POLICY, *(part for family in FAMILIES for part in (family, "gain"))):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in found:
+        cells = [_cell(row.diversity), _cell(row.log_likelihood)]
+        cells += [part for each in row.beside.values() for part in _pair(each)]
+        is_all = len(row.seeds) > 1
+        seeds = "all" if is_all else str(row.seeds[0])
+        table.add_row(f"{row.temperature:g}", seeds, *cells, style="bold" if is_all else "")
+    return table
+
+
+def _pair(beside: AtEqualDiversity | None) -> tuple[str, str]:
+    return (_cell(beside.baseline), _cell(beside.difference)) if beside else ("none", "")
+
+
+def _cell(estimate: Estimate) -> str:
+    return f"{estimate.mean:.2f}±{(estimate.high - estimate.low) / 2:.2f}"
+
+
+def _plain(value: Any) -> Any:
+    """Named tuples as JSON objects, all the way down."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    return {name: _plain(inner) for name, inner in value.items()} if isinstance(value, dict) else value
+
+
+def _draw(methods: Sequence[dict[str, Any]], file: Path) -> None:
+    from gfn_jax.reporting.frontier import SIZE, draw_frontier, points
+    from gfn_jax.reporting.palette import PRINTED
+    from gfn_jax.reporting.svg import new_axes
+
+    figure, axes = new_axes(SIZE, PRINTED)
+    draw_frontier(axes, points(methods), PRINTED)
+    figure.savefig(file, dpi=160, facecolor=PRINTED["paper"])

@@ -1,0 +1,77 @@
+"""Several policies in one frontier: what is done is not done again, and the figures are those of the runs."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers import ROOT
+from matplotlib.image import imread
+from rich.console import Console
+
+from gfn_jax.errors import TrainingError, UserError
+from gfn_jax.sweeping import sweep
+
+PROMPTS = 31
+NOISE = np.random.default_rng(0).normal(0, 1, PROMPTS)
+
+
+def method(name, family, setting, diversity, log_likelihood):
+    values = {"diversity": diversity + 0.01 * NOISE, "log_likelihood": log_likelihood + NOISE}
+    figures = {figure: {"per_prompt": own.tolist()} for figure, own in values.items()}
+    return {"name": name, "family": family, "setting": setting, "figures": figures}
+
+
+def evaluated(directory, temperature, seed, **about):
+    """A run that was trained and compared by other means: its policy is likelier by one for each seed."""
+    methods = [
+        method("GFlowNet", "GFlowNet", temperature, temperature, -5.0 + seed),
+        method("sampling", "temperature", 1.0, 0.95, -10.0),
+        method("temperature 0.5", "temperature", 0.5, 0.45, -5.0),
+        method("nucleus 0.9", "nucleus", 0.9, 0.85, -9.0),
+        method("greedy", "greedy", None, 0.0, -3.0),
+    ]
+    run = directory / f"t{temperature:g}-seed{seed}"
+    run.mkdir()
+    written = {"step": 7, "prompts": PROMPTS, "samples_per_prompt": 5, "methods": methods, **about}
+    (run / "evaluation.json").write_text(json.dumps(written))
+
+
+def swept(directory, temperatures=("0.6", "0.9"), seeds=("0", "1")):
+    console = Console(record=True, width=100)
+    sweep(["--config", "configs/next_sentence_mini.py"], [], directory, temperatures, seeds, console)
+    return console.export_text(), json.loads((directory / "frontier.json").read_text())
+
+
+def test_every_policy_is_set_beside_baselines_that_are_as_diverse(tmp_path):
+    for temperature in (0.6, 0.9):
+        for seed in (0, 1):
+            evaluated(tmp_path, temperature, seed)
+    said, written = swept(tmp_path)
+    rows = {(row["temperature"], *row["seeds"]): row for row in written["rows"]}
+    assert set(rows) == {(0.6, 0), (0.6, 1), (0.6, 0, 1), (0.9, 0), (0.9, 1), (0.9, 0, 1)}
+    for (temperature, *seeds), row in rows.items():
+        log_likelihood = -5.0 + np.mean(seeds)
+        assert row["log_likelihood"]["mean"] == pytest.approx(log_likelihood + NOISE.mean())
+        baseline = -5.0 - 10 * (temperature - 0.45)
+        difference = row["beside"]["temperature"]["difference"]
+        assert difference["mean"] == pytest.approx(log_likelihood - baseline)
+        assert difference["low"] <= difference["mean"] <= difference["high"]
+    assert rows[0.6, 0]["beside"]["nucleus"] is None  # which never is so little diverse
+    assert rows[0.9, 0]["beside"]["nucleus"]["baseline"]["mean"] == pytest.approx(-9.5 + NOISE.mean())
+    assert all(cell in said for cell in ("all", "none", "1.50"))
+    assert np.ptp(imread(tmp_path / "frontier.png")[..., :3]) > 0.5
+
+
+def test_runs_that_were_compared_differently_are_refused(tmp_path):
+    evaluated(tmp_path, 0.6, 0)
+    evaluated(tmp_path, 0.9, 0, prompts=30)
+    with pytest.raises(UserError, match="were not compared on the same prompts"):
+        swept(tmp_path, seeds=["0"])
+
+
+def test_what_is_no_number_and_what_fails_is_one_clear_line(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="--temperatures: could not convert string to float: 'warm'"):
+        swept(tmp_path, temperatures=["warm"])
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(TrainingError, match=r"`gfn_jax.train .*temperature_end=-1.*` ended with status 2"):
+        swept(tmp_path, temperatures=["-1"], seeds=["0"])

@@ -1,0 +1,229 @@
+"""Which checkpoint a trained run is opened at, and one clear line where it cannot be opened."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, run, short_config
+from rich.console import Console
+from run_files import json_lines
+
+from gfn_jax.errors import UserError
+from gfn_jax.evaluating import evaluate
+from gfn_jax.exporting import export_merged
+from gfn_jax.sampling import Wanted, print_samples
+from gfn_jax.trained_run import open_run, read_finished_config
+
+FIELDS = {"prompt": "Mara walked to the market.", "subject": None, "edit_fact": None}
+FIGURES = {1: 5.0, 2: 9.0, 3: 1.0}
+
+
+def write_figures(workdir, figures):
+    for step in (1, 2, 3):
+        (workdir / "checkpoints" / str(step) / "metrics" / "metrics").write_text(json.dumps(figures.get(step, {})))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Three checkpoints, of which the second one's elbo is the highest."""
+    workdir = tmp_path_factory.mktemp("opening") / "run"
+    every_step = {"train__checkpoint_every": 1, "train__eval_every": 1, "train__keep_checkpoints": 3}
+    run(short_config(train__steps=3, **every_step), workdir)
+    write_figures(workdir, {step: {"elbo": figure, "length": -figure} for step, figure in FIGURES.items()})
+    return workdir
+
+
+@pytest.fixture
+def workdir(finished, tmp_path):
+    """A copy, to be damaged."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def opened(workdir, checkpoint):
+    with open_run(workdir, read_finished_config(workdir), checkpoint) as trained:
+        return trained.snapshot.step, trained.account
+
+
+def change_config(workdir, change: Callable[[dict], object]):
+    file = workdir / "config.json"
+    raw = json.loads(file.read_text())
+    change(raw)
+    file.write_text(json.dumps(raw))
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "step", "reason"),
+    [
+        ("best", 2, "the best one, by its validation figure elbo = 9"),
+        ("last", 3, "the last one"),
+        ("1", 1, "the one that was asked for"),
+    ],
+)
+def test_the_best_the_last_or_that_of_a_step(finished, checkpoint, step, reason):
+    assert opened(finished, checkpoint) == (step, [f"checkpoint {step} is used: {reason}"])
+
+
+def test_the_best_is_by_the_runs_own_figure_or_the_last_where_none_has_it(workdir):
+    change_config(workdir, lambda raw: raw["train"].update(keep_best="length"))
+    assert opened(workdir, "best")[0] == 3
+    write_figures(workdir, {1: {"elbo": 1.0}})
+    assert opened(workdir, "best") == (3, ["checkpoint 3 is used: the last one, for none has a figure length"])
+    shutil.rmtree(workdir / "checkpoints" / "3" / "metrics")
+    change_config(workdir, lambda raw: raw["train"].update(keep_best=""))
+    assert opened(workdir, "best") == (3, ["checkpoint 3 is used: the last one, for train.keep_best is empty"])
+
+
+def lose_a_file(checkpoint):
+    (checkpoint / "state" / "_METADATA").unlink()
+
+
+def lose_the_description(checkpoint):
+    shutil.rmtree(checkpoint / "about")
+
+
+def lose_everything(checkpoint):
+    shutil.rmtree(checkpoint)
+    checkpoint.mkdir()
+
+
+@pytest.mark.parametrize("damage", [lose_a_file, lose_the_description, lose_everything])
+def test_what_is_damaged_is_passed_over(workdir, damage):
+    damage(workdir / "checkpoints" / "3")
+    passed_over = "checkpoint 3 is damaged, and passed over"
+    assert opened(workdir, "last") == (2, [passed_over, "checkpoint 2 is used: the last one"])
+    assert opened(workdir, "best")[0] == 2
+    with pytest.raises(UserError, match=rf"^{workdir}/checkpoints/3 is damaged: \w+") as error:
+        opened(workdir, "3")
+    assert "\n" not in str(error.value)
+    damage(workdir / "checkpoints" / "2")
+    step, account = opened(workdir, "best")
+    assert step == 1
+    assert account[-1] == "checkpoint 1 is used: the best one, by its validation figure elbo = 5"
+
+
+def test_damaged_figures_are_none(workdir):
+    (workdir / "checkpoints" / "2" / "metrics" / "metrics").write_text('{"elbo": 9')
+    assert opened(workdir, "best")[0] == 1
+
+
+def sample(workdir, tmp_path, checkpoint):
+    print_samples(workdir, FIELDS, "", Wanted(checkpoint=checkpoint), Console(quiet=True), as_json=True)
+
+
+def export(workdir, tmp_path, checkpoint):
+    export_merged(workdir, tmp_path / "out", "float32", checkpoint, Console(quiet=True))
+
+
+def compare(workdir, tmp_path, checkpoint):
+    evaluate(workdir, 2, None, [], 0, Console(quiet=True), checkpoint=checkpoint)
+
+
+COMMANDS = pytest.mark.parametrize("command", [sample, export, compare])
+
+
+@COMMANDS
+@pytest.mark.parametrize("checkpoint", ["7", "latest", "-1", ""])
+def test_a_checkpoint_that_there_is_not_is_refused_with_those_that_there_are(finished, tmp_path, command, checkpoint):
+    expected = rf"^--checkpoint {checkpoint}: choose best, last or the step of one .*/run/checkpoints: 1, 2, 3$"
+    with pytest.raises(UserError, match=expected):
+        command(finished, tmp_path, checkpoint)
+
+
+def test_the_export_and_its_card_are_of_the_best(finished, tmp_path):
+    console = Console(record=True, width=100)
+    export_merged(finished, tmp_path / "out", "float32", "best", console)
+    said = console.export_text()
+    assert "checkpoint 2 is used: the best one, by its validation figure elbo = 9" in said
+    assert "wrote the policy after step 2" in said
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "for 2 steps to sample" in card
+    assert "- checkpoint of step 2: the best one, by its validation figure elbo = 9" in card
+    of_its_step = next(row for row in json_lines(finished / "metrics.jsonl") if "val/elbo" in row and row["step"] == 2)
+    assert "| step 0 | step 2 |" in card
+    assert f"| {of_its_step['val/elbo']:.4g} |" in card
+
+
+def never_saved(workdir):
+    shutil.rmtree(workdir / "checkpoints")
+
+
+def nothing_in_it(workdir):
+    never_saved(workdir)
+    (workdir / "checkpoints").mkdir()
+
+
+def killed_while_saving(workdir):
+    nothing_in_it(workdir)
+    (workdir / "checkpoints" / "1.orbax-checkpoint-tmp").mkdir()
+
+
+def no_run(workdir):
+    (workdir / "config.json").unlink()
+
+
+def cut_configuration(workdir):
+    file = workdir / "config.json"
+    file.write_text(file.read_text()[:200])
+
+
+def of_a_version_before(workdir):
+    change_config(workdir, lambda raw: raw["train"].pop("patience"))
+
+
+def of_a_version_to_come(workdir):
+    change_config(workdir, lambda raw: raw["train"].update(patients=3))
+
+
+def of_another_format(workdir):
+    for step in (1, 2, 3):
+        file = workdir / "checkpoints" / str(step) / "about" / "metadata"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 0}))
+
+
+def all_damaged(workdir):
+    for step in (1, 2, 3):
+        lose_a_file(workdir / "checkpoints" / str(step))
+
+
+@COMMANDS
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (never_saved, "holds no checkpoint yet"),
+        (nothing_in_it, "holds no checkpoint yet"),
+        (killed_while_saving, "holds no checkpoint yet"),
+        (no_run, "is not a run's directory: it has no config.json"),
+        (cut_configuration, r"/config\.json is not JSON: "),
+        (of_a_version_before, "is not a configuration of this version: the configuration lacks the key train.patience"),
+        (of_a_version_to_come, "unknown configuration key train.patients; did you mean train.patience"),
+        (of_another_format, "/2 is of format 0, and this version reads 1"),
+        (all_damaged, "no checkpoint in .* can be read; 2, the best, fails with "),
+    ],
+)
+def test_a_run_that_cannot_be_opened_is_one_clear_line(workdir, tmp_path, command, damage, message):
+    damage(workdir)
+    with pytest.raises(UserError, match=message) as error:
+        command(workdir, tmp_path, "best")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["gfn_jax.sample", "--prompt=Mara walked to the market."],
+        ["gfn_jax.export", "--merged", "--out={place}/out"],
+        ["gfn_jax.evaluate", "--n=2"],
+    ],
+)
+def test_the_commands_say_that_one_line_alone_and_exit_with_2(workdir, tmp_path, arguments):
+    all_damaged(workdir)
+    command = [sys.executable, "-m", *(each.format(place=tmp_path) for each in arguments), f"--workdir={workdir}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: no checkpoint in {workdir}/checkpoints can be read; 2, the best, fails")
+    assert done.stderr.count("\n") == 1
