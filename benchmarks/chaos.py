@@ -90,7 +90,10 @@ class Run:
         return {
             "digest": about["digest"],
             "checkpoints": sorted(file.name for file in (self.workdir / "checkpoints").iterdir()),
-            **{name: without_times(json_lines(self.workdir / name)) for name in ("metrics.jsonl", "samples.jsonl")},
+            **{
+                name: without_times(json_lines(self.workdir / name))
+                for name in ("metrics.jsonl", "samples.jsonl", "validation.jsonl")
+            },
         }
 
     def _lines(self) -> int:

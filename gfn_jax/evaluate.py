@@ -10,7 +10,7 @@ from absl import flags
 from gfn_jax import commands
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory", required=True)
-_N = flags.DEFINE_integer("n", 8, "how many continuations of each prompt, 2 or more", lower_bound=1)
+_N = flags.DEFINE_integer("n", 8, "how many continuations of each prompt, 2 or more", lower_bound=2)
 _PROMPTS = flags.DEFINE_integer(
     "prompts", None, "how many validation prompts, from the first; all by default", lower_bound=2
 )

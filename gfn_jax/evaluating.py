@@ -18,7 +18,9 @@ from gfn_jax.evaluation.decoding import Resampling, all_methods, choose
 from gfn_jax.evaluation.intervals import mean_of
 from gfn_jax.evaluation.judged_texts import RUNS_OWN, Judges, judged_figures
 from gfn_jax.experiment import Examples
-from gfn_jax.run_files import replace_file
+from gfn_jax.reporting.page import write_report
+from gfn_jax.run_files import finite, replace_file
+from gfn_jax.runtime.machine import describe_machine
 from gfn_jax.runtime.run_directory import check_data
 from gfn_jax.trained_run import BEST, open_run, read_finished_config
 
@@ -65,11 +67,20 @@ def evaluate(
         results = list(shown)
         for line in run.account:
             console.print(line, soft_wrap=True)
-        step = run.snapshot.step
+        about = {
+            "step": run.snapshot.step,
+            "checkpoint": run.reason,
+            "prompts": len(chosen),
+            "samples_per_prompt": samples,
+            "candidates": candidates,
+            "judges": judges._asdict(),
+            "machine": describe_machine(),
+        }
     console.print(_table(results, len(chosen), samples))
-    _write(workdir / "evaluation.json", results, {"step": step, "prompts": len(chosen), "samples_per_prompt": samples})
+    file = workdir / "evaluation.json"
+    _write(file, results, about)
     took = time.perf_counter() - started
-    console.print(f"all figures are in {workdir / 'evaluation.json'}; {took:.0f} s in all", soft_wrap=True)
+    console.print(f"all figures are in {file} and {write_report(workdir)}; {took:.0f} s in all", soft_wrap=True)
 
 
 def _table(results: Sequence[Compared], prompts: int, samples: int) -> Table:
@@ -96,7 +107,7 @@ def _cell(values: np.ndarray) -> str:
     return f"{mean:.2f}±{(high - low) / 2:.2f}"
 
 
-def _write(file: Path, results: Sequence[Compared], about: dict[str, int]) -> None:
+def _write(file: Path, results: Sequence[Compared], about: dict[str, Any]) -> None:
     methods = [
         {
             "name": result.method.name,
@@ -108,7 +119,8 @@ def _write(file: Path, results: Sequence[Compared], about: dict[str, int]) -> No
         }
         for result in results
     ]
-    replace_file(file, json.dumps(about | {"methods": methods}, indent=2, ensure_ascii=False) + "\n")
+    content = finite(about | {"methods": methods})
+    replace_file(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def _figure(values: np.ndarray) -> dict[str, Any]:

@@ -12,10 +12,13 @@ from gfn_jax.errors import TrainingError, UserError
 
 
 def replace_file(file: Path, content: str) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file whole or not at all; raises `UserError` where it cannot be written."""
     new = file.with_name(f"{file.name}.new")
-    new.write_text(content, encoding="utf-8")
-    os.replace(new, file)
+    try:
+        new.write_text(content, encoding="utf-8")
+        os.replace(new, file)
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror}") from error
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -52,7 +55,7 @@ class JsonLines:
 
     def write(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Adds rows; a figure that is not finite is written as null. Raises `TrainingError` where the disk is full."""
-        lines = [json.dumps({"step": step, **_finite(row)}, ensure_ascii=False) + "\n" for row in rows]
+        lines = [json.dumps({"step": step, **finite(row)}, ensure_ascii=False) + "\n" for row in rows]
         try:
             self._file.writelines(lines)
             self._file.flush()
@@ -64,18 +67,18 @@ class JsonLines:
             self._file.close()
 
 
+def finite(value: Any) -> Any:
+    """The value, with None for every number in it that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {name: finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _step(line: bytes) -> float:
     """The step that a line is about; later than any where it is none."""
     try:
         return json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):
         return math.inf
-
-
-def _finite(value: Any) -> Any:
-    """The value, with None for every number in it that JSON does not have."""
-    if isinstance(value, Mapping):
-        return {name: _finite(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -29,12 +29,12 @@ def main() -> None:
 
     from gfn_jax.sweeping import sweep
 
-    commands.read_config_flag(_CONFIG)  # wrong keys are named before anything runs
+    config = commands.read_config_flag(_CONFIG)  # wrong keys are named before anything runs
     flag = flags.FLAGS["config"]
     overrides = [f"--config.{key}={value}" for key, value in config_flags.get_override_values(flag).items()]
     training = ["--config", config_flags.get_config_filename(flag), *overrides]
     comparing = [f"--n={_N.value}", *([f"--prompts={_PROMPTS.value}"] if _PROMPTS.value else [])]
-    sweep(training, comparing, Path(_WORKDIR.value), _TEMPERATURES.value, _SEEDS.value, Console())
+    sweep(config, training, comparing, Path(_WORKDIR.value), _TEMPERATURES.value, _SEEDS.value, Console())
 
 
 if __name__ == "__main__":

@@ -13,11 +13,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from gfn_jax.config import Config
+from gfn_jax.config_reading import differing_keys, read_run_config
 from gfn_jax.errors import TrainingError, UserError
 from gfn_jax.evaluation.equal_diversity import AtEqualDiversity
 from gfn_jax.evaluation.frontier import FAMILIES, POLICY, Row, Run, pooled, rows
 from gfn_jax.evaluation.intervals import Estimate
-from gfn_jax.run_files import read_json, replace_file
+from gfn_jax.run_files import finite, read_json, replace_file
 from gfn_jax.runtime.machine import describe_machine
 
 T = TypeVar("T")
@@ -25,6 +27,7 @@ _STOPPED = 3
 
 
 def sweep(
+    config: Config,
     training: Sequence[str],
     comparing: Sequence[str],
     workdir: Path,
@@ -34,14 +37,17 @@ def sweep(
 ) -> None:
     """Runs every combination by the commands `train` and `evaluate` with these flags, but for those that are done.
 
+    `config` is what the flags for training say, whatever its end temperature and seed.
+
     Prints the table of all, and leaves its figures in `frontier.json` and the plot in `frontier.png`. Raises
-    `UserError` where a temperature or a seed is none, or the runs were compared on different prompts;
-    `TrainingError` where a command stops or fails.
+    `UserError` where a temperature or a seed is none, or a run that is there is of another configuration, or was
+    compared on other prompts or without its policy; `TrainingError` where a command stops or fails.
     """
     chosen = _read_all("--temperatures", temperatures, float), _read_all("--seeds", seeds, int)
     places = {workdir / f"t{each:g}-seed{seed}": (each, seed) for seed in chosen[1] for each in chosen[0]}
     for number, (place, (temperature, seed)) in enumerate(places.items(), start=1):
         if (place / "evaluation.json").exists():
+            _check_configuration(place, config, temperature, seed)
             continue
         console.rule(f"run {number} of {len(places)}: {place}")
         own = [f"--config.reward.temperature_end={temperature}", f"--config.seed={seed}", f"--workdir={place}"]
@@ -54,19 +60,35 @@ def sweep(
             f"the runs in {workdir} were not compared on the same prompts, or by as many samples: delete the "
             "evaluation.json of those that are to be compared again"
         )
+    for place, each in evaluations.items():
+        if POLICY not in {method["name"] for method in each["methods"]}:
+            raise UserError(f"{place / 'evaluation.json'} has no method {POLICY}: delete it, to compare the run again")
     runs = [Run(*places[place], each["methods"]) for place, each in evaluations.items()]
     found = list(rows(runs))
     console.print(_table(found, *prompts))
     counts = {"prompts": prompts[0], "samples_per_prompt": prompts[1]}
     about = {**counts, "flags": [*training, *comparing], **describe_machine()}
     replace_file(
-        workdir / "frontier.json", json.dumps({**about, "rows": [_plain(row) for row in found]}, indent=1) + "\n"
+        workdir / "frontier.json",
+        json.dumps(finite({**about, "rows": [_plain(row) for row in found]}), indent=1) + "\n",
     )
     _draw(pooled(runs), workdir / "frontier.png")
     console.print(f"figures and plot are in {workdir / 'frontier.json'} and {workdir / 'frontier.png'}", soft_wrap=True)
 
 
+def _check_configuration(place: Path, config: Config, temperature: float, seed: int) -> None:
+    reward = config.reward.model_copy(update={"temperature_end": temperature})
+    wanted = config.model_copy(update={"reward": reward, "seed": seed})
+    if keys := differing_keys(wanted, read_run_config(place)):
+        raise UserError(
+            f"{place} belongs to a run with another configuration; these keys differ: {', '.join(keys)}. "
+            "Choose another --workdir, or set them as they were"
+        )
+
+
 def _read_all(flag: str, values: Sequence[str], kind: Callable[[str], T]) -> list[T]:
+    if not values:
+        raise UserError(f"{flag}: there is none")
     try:
         return [kind(value) for value in values]
     except ValueError as error:
@@ -74,8 +96,11 @@ def _read_all(flag: str, values: Sequence[str], kind: Callable[[str], T]) -> lis
 
 
 def _run(command: str, *arguments: str) -> None:
-    with _patient():
-        status = subprocess.run([sys.executable, "-m", f"gfn_jax.{command}", *arguments], check=False).returncode
+    with (
+        subprocess.Popen([sys.executable, "-m", f"gfn_jax.{command}", *arguments]) as running,
+        _signals_left_to(running),
+    ):
+        status = running.wait()
     if status == _STOPPED:
         raise TrainingError("stopped; the same command goes on")
     if status:
@@ -83,19 +108,21 @@ def _run(command: str, *arguments: str) -> None:
 
 
 @contextlib.contextmanager
-def _patient() -> Iterator[None]:
-    """Leaves a terminal's Ctrl-C to the command that runs, which saves and stops."""
-    before = signal.signal(signal.SIGINT, lambda *_: None)
+def _signals_left_to(running: subprocess.Popen) -> Iterator[None]:
+    """Leaves Ctrl-C, which a terminal sends to both, and SIGTERM to the command that runs, which saves and stops."""
+    handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: lambda *_: running.terminate()}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _table(found: Sequence[Row], prompts: int, samples: int) -> Table:
     table = Table(
-        title=f"Log-likelihood at equal diversity: {prompts} prompts, {samples} continuations each, 95% intervals",
-        caption="of a policy and of baselines that are as diverse; gain: the policy's less theirs",
+        title=f"Log-likelihood at equal diversity: {prompts} prompts, {samples} continuations each",
+        caption="of a policy and of baselines that are as diverse; gain: the policy's less theirs; 95% over prompts",
         box=box.SIMPLE_HEAD,
         padding=0,
         pad_edge=False,

@@ -98,18 +98,18 @@ def _train(prepared: Prepared, console: Console) -> bool:
             experience.remember(step, drawn.examples, drawn.trajectories, components)
             tracker.log_step(step + 1, metrics, drawn.examples, replay=experience.statistics(), time=stopwatch.take())
 
-            figures = None
+            figures, is_best = None, False
             if (step + 1) % config.train.eval_every == 0 or step + 1 == last:
                 tracker.flush()
                 after = validation.measure(state.adapter)
                 figures = after.summary()
                 tracker.log_validation(step + 1, figures, after.per_prompt, after.probes)
-                patience.observe(step + 1, figures)
+                is_best = patience.observe(step + 1, figures)
                 stopwatch.take()
             # Last, so that a checkpoint never stands for figures that were not written down.
             is_last = step + 1 == last or patience.is_over
             wish = next(filter(None, distributed.gather(interruption.requested)), "") if not is_last else ""
-            if (step + 1) % config.train.checkpoint_every == 0 or is_last or wish:
+            if (step + 1) % config.train.checkpoint_every == 0 or is_best or is_last or wish:
                 tracker.flush()
                 replay = buffer.snapshot() if distributed.is_main() else NOTHING  # the main process saves it
                 checkpoints.save(Snapshot(state, pipeline.waiting, replay, seeds), figures)
@@ -124,20 +124,23 @@ def _train(prepared: Prepared, console: Console) -> bool:
     if patience.is_over:
         console.print(patience.verdict, soft_wrap=True)
     console.print(before_and_after(before, after))
-    console.print(f"the report is in {report}", soft_wrap=True)
+    console.print(report, soft_wrap=True)
     return True
 
 
-def _report(tracker: Tracker, workdir: Path) -> Path | None:
-    """The page that the main process makes of all that the run has written down."""
+def _report(tracker: Tracker, workdir: Path) -> str:
+    """Has the main process make a page of all that the run has written down; where it is."""
     tracker.flush()
     if not distributed.is_main():
-        return None
+        return ""
     from gfn_jax.reporting.page import write_report  # draws, by what is slow to import
 
-    file = write_report(workdir)
+    try:
+        file = write_report(workdir)
+    except UserError as error:  # the run itself is saved, or else says so
+        return str(error)
     tracker.log_report(file)
-    return file
+    return f"the report is in {file}"
 
 
 def _fill(buffer: ReplayBuffer, begin: Snapshot, workdir: Path) -> tuple[str, ...]:

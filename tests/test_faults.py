@@ -36,7 +36,7 @@ LARGE = 1e25  # finite as a reward, but not squared
 
 def assert_same_runs(settings, workdir, expected):
     """Everything that training made is the same to the last bit, but for times."""
-    for file in ("metrics.jsonl", "samples.jsonl"):
+    for file in ("metrics.jsonl", "samples.jsonl", "validation.jsonl"):
         assert without_times(json_lines(workdir / file)) == without_times(json_lines(expected / file))
     got, wanted = (last_snapshot(settings, place) for place in (workdir, expected))
     jax.tree.map(np.testing.assert_array_equal, (got.state, got.waiting), (wanted.state, wanted.waiting))

@@ -171,6 +171,30 @@ def test_a_run_that_was_stopped_or_did_not_begin_has_a_report(copied):
         assert ("After 2 steps" in html) == (last == 3)
 
 
+def test_what_is_not_compared_yet_has_no_change(copied):
+    for name in ("metrics.jsonl", "samples.jsonl", "validation.jsonl"):
+        change_rows(copied / name, lambda row: row if row["step"] == 0 else None)
+    html = write_report(copied).read_text()
+    assert html.count("before training</p>") == 4
+    assert "paired change" not in html
+    assert "[+0.00" not in html
+
+
+def test_steps_that_are_not_logged_take_their_time_too(copied):
+    change_rows(copied / "metrics.jsonl", lambda row: {name: row[name] for name in row if name != "train/seconds"})
+    rows = json_lines(copied / "metrics.jsonl")
+    every_second = [row | {"train/seconds": 100.0} for row in rows if "train/loss" in row and row["step"] % 2 == 0]
+    (copied / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in every_second))
+    assert [row["step"] for row in every_second] == [2, 4]
+    assert "<dt>training</dt><dd>6.7 min</dd>" in write_report(copied).read_text()
+
+
+def test_a_report_that_cannot_be_written_is_one_line(copied):
+    (copied / "report.html.new").mkdir()
+    with pytest.raises(UserError, match=r"/report\.html cannot be written: Is a directory$"):
+        write_report(copied)
+
+
 def test_old_samples_and_figures_that_are_not_finite_are_shown_as_far_as_they_go(copied):
     def worn(row):
         row = {name: value for name, value in row.items() if name not in ("tokens", "log_ratio")}

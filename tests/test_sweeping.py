@@ -1,14 +1,20 @@
 """Several policies in one frontier: what is done is not done again, and the figures are those of the runs."""
 
 import json
+import os
+import signal
+import sys
+import threading
+import time
 
 import numpy as np
 import pytest
-from helpers import ROOT
+from helpers import ROOT, short_config
 from matplotlib.image import imread
 from rich.console import Console
 
 from gfn_jax.errors import TrainingError, UserError
+from gfn_jax.evaluation.frontier import Run, pooled
 from gfn_jax.sweeping import sweep
 
 PROMPTS = 31
@@ -19,6 +25,10 @@ def method(name, family, setting, diversity, log_likelihood):
     values = {"diversity": diversity + 0.01 * NOISE, "log_likelihood": log_likelihood + NOISE}
     figures = {figure: {"per_prompt": own.tolist()} for figure, own in values.items()}
     return {"name": name, "family": family, "setting": setting, "figures": figures}
+
+
+def settings(temperature=0.6, seed=0):
+    return short_config(reward__temperature_end=temperature, seed=seed)
 
 
 def evaluated(directory, temperature, seed, **about):
@@ -34,11 +44,12 @@ def evaluated(directory, temperature, seed, **about):
     run.mkdir()
     written = {"step": 7, "prompts": PROMPTS, "samples_per_prompt": 5, "methods": methods, **about}
     (run / "evaluation.json").write_text(json.dumps(written))
+    (run / "config.json").write_text(settings(temperature, seed).model_dump_json())
 
 
 def swept(directory, temperatures=("0.6", "0.9"), seeds=("0", "1")):
     console = Console(record=True, width=100)
-    sweep(["--config", "configs/next_sentence_mini.py"], [], directory, temperatures, seeds, console)
+    sweep(settings(), ["--config", "configs/next_sentence_mini.py"], [], directory, temperatures, seeds, console)
     return console.export_text(), json.loads((directory / "frontier.json").read_text())
 
 
@@ -69,9 +80,70 @@ def test_runs_that_were_compared_differently_are_refused(tmp_path):
         swept(tmp_path, seeds=["0"])
 
 
+def test_a_run_of_another_configuration_is_refused_by_key(tmp_path):
+    evaluated(tmp_path, 0.6, 0)
+    (tmp_path / "t0.6-seed0").rename(tmp_path / "t0.9-seed0")
+    with pytest.raises(UserError, match=r"t0\.9-seed0 belongs to .* differ: reward\.temperature_end\."):
+        swept(tmp_path, temperatures=["0.9"], seeds=["0"])
+
+
+def test_what_an_end_temperature_makes_another_is_not_averaged_over_temperatures():
+    """The reference is a sample of the target, which each temperature has another of."""
+    of_run = {
+        (t, seed): [
+            method("GFlowNet", "GFlowNet", t, t, -5.0 - seed),
+            method("reference", "reference", None, t, -9.0 - seed),
+            method("greedy", "greedy", None, 0.1, -t),
+        ]
+        for t in (0.6, 0.9)
+        for seed in (0, 1)
+    }
+    found = {each["name"]: each["figures"] for each in pooled([Run(*which, own) for which, own in of_run.items()])}
+    assert set(found) == {"GFlowNet 0.6", "GFlowNet 0.9", "reference 0.6", "reference 0.9", "greedy"}
+    for t in (0.6, 0.9):
+        assert found[f"reference {t:g}"]["diversity"]["mean"] == pytest.approx(t + 0.01 * NOISE.mean())
+        assert found[f"reference {t:g}"]["log_likelihood"]["mean"] == pytest.approx(-9.5 + NOISE.mean())
+    assert found["greedy"]["log_likelihood"]["mean"] == pytest.approx(-0.75 + NOISE.mean())
+
+
+def test_a_run_that_was_compared_without_its_policy_is_named(tmp_path):
+    evaluated(tmp_path, 0.6, 0, methods=[method("greedy", "greedy", None, 0.0, -3.0)])
+    with pytest.raises(UserError, match=r"t0\.6-seed0/evaluation\.json has no method GFlowNet: delete it"):
+        swept(tmp_path, temperatures=["0.6"], seeds=["0"])
+
+
+def test_a_signal_to_the_sweep_stops_the_command_that_runs(tmp_path, monkeypatch):
+    command = tmp_path / "command"
+    command.write_text(
+        f"#!/bin/sh\ntrap 'exit 3' TERM\ntouch {tmp_path}/began\nfor _ in $(seq 50); do sleep 0.1; done\n"
+    )
+    command.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(command))
+
+    def interrupt():
+        for _ in range(200):
+            if (tmp_path / "began").exists() and signal.getsignal(signal.SIGTERM) is not ignore:
+                return os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    def ignore(*_):
+        pass
+
+    before = signal.signal(signal.SIGTERM, ignore)
+    try:
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(TrainingError, match=r"^stopped; the same command goes on$"):
+            swept(tmp_path, temperatures=["0.6"], seeds=["0"])
+        assert signal.getsignal(signal.SIGTERM) is ignore
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_what_is_no_number_and_what_fails_is_one_clear_line(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="--temperatures: could not convert string to float: 'warm'"):
         swept(tmp_path, temperatures=["warm"])
+    with pytest.raises(UserError, match=r"^--seeds: there is none$"):
+        swept(tmp_path, seeds=[])
     monkeypatch.chdir(ROOT)
     with pytest.raises(TrainingError, match=r"`gfn_jax.train .*temperature_end=-1.*` ended with status 2"):
         swept(tmp_path, temperatures=["-1"], seeds=["0"])

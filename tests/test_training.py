@@ -76,6 +76,17 @@ def test_a_run_leaves_its_files_and_a_table(finished):
     assert len(samples) == 3 * 2 * 4  # evaluations, probed prompts, samples
     assert {"step", "prompt", "continuation", "log_r", "log_pf", "log_likelihood"} <= set(samples[0])
     assert all(row["continuation"].endswith(".") for row in samples)
+    for row in samples:
+        assert "".join(row["tokens"]) == row["continuation"]
+        assert row["log_ratio"][-1] == pytest.approx(row["log_r"] - row["log_pf"], abs=1e-4)
+        assert len(row["log_ratio"]) == len(row["tokens"])
+    validations = json_lines(workdir / "validation.jsonl")
+    assert [row["step"] for row in validations] == [0, 2, 4]
+    last = [row for row in metrics if "val/elbo" in row][-1]
+    for name, values in validations[-1]["per_prompt"].items():
+        assert np.mean(values) == pytest.approx(last[f"val/{name}"])
+    assert json.loads((workdir / "machine.json").read_text())["jax"] == jax.__version__
+    assert f"the report is in {workdir / 'report.html'}" in output.replace("\n", "")
     assert "5 examples that training did not see" in output
     assert "elbo" in output
 
@@ -122,7 +133,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(finished, tmp_path):
     jax.tree.map(
         np.testing.assert_array_equal, final_adapter(short_config(), resumed), final_adapter(short_config(), workdir)
     )
-    for file in ("metrics.jsonl", "samples.jsonl"):
+    for file in ("metrics.jsonl", "samples.jsonl", "validation.jsonl"):
         assert without_times(json_lines(resumed / file)) == without_times(json_lines(workdir / file))
 
 
@@ -137,7 +148,7 @@ def test_a_run_killed_while_it_wrote_goes_on(finished, tmp_path):
     assert (killed / "metrics.jsonl").read_text() == (workdir / "metrics.jsonl").read_text()
     shutil.rmtree(killed / "checkpoints")  # as if killed before the first one
     run(short_config(), killed)
-    for file in ("metrics.jsonl", "samples.jsonl"):
+    for file in ("metrics.jsonl", "samples.jsonl", "validation.jsonl"):
         assert without_times(json_lines(killed / file)) == without_times(json_lines(workdir / file))
 
 
@@ -224,6 +235,8 @@ def test_wandb_offline_needs_no_account_and_online_says_that_it_does(tmp_path, m
     assert not (tmp_path / "online").exists()
     run(short_config(tracking__wandb="offline", train__steps=1), tmp_path / "offline")
     assert list((tmp_path / "offline" / "wandb").glob("offline-run-*/*.wandb"))
+    (uploaded,) = (tmp_path / "offline" / "wandb").glob("offline-run-*/files/media/html/report*.html")
+    assert uploaded.read_text() == (tmp_path / "offline" / "report.html").read_text()
 
 
 def test_training_changes_only_the_adapter_and_checkpoints_hold_no_frozen_weights(finished):

@@ -83,7 +83,7 @@ def test_a_resumed_run_trains_on_what_was_drawn_before_it_stopped(finished, tmp_
     shutil.copytree(workdir, resumed)
     shutil.rmtree(resumed / "checkpoints" / "4")
     train(short_config(), resumed, Console(quiet=True))
-    for file in ("metrics.jsonl", "samples.jsonl"):
+    for file in ("metrics.jsonl", "samples.jsonl", "validation.jsonl"):
         assert without_times(json_lines(resumed / file)) == without_times(json_lines(workdir / file))
 
 

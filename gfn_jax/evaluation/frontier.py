@@ -8,7 +8,7 @@ import numpy as np
 from gfn_jax.evaluation.equal_diversity import AtEqualDiversity, PerPrompt, at_equal_diversity
 from gfn_jax.evaluation.intervals import Estimate, mean_of
 
-POLICY = "GFlowNet"
+POLICY, REFERENCE = "GFlowNet", "reference"
 FAMILIES = ("temperature", "nucleus")
 _UNCHANGED = 1.0
 """The temperature, and the nucleus, of plain sampling: a member of both families."""
@@ -41,12 +41,16 @@ class Row(NamedTuple):
 def pooled(runs: Sequence[Run]) -> list[Method]:
     """The methods of all runs: each one's figures averaged, for every prompt, over the runs that have it.
 
-    A policy's name says its end temperature.
+    What the end temperature makes another, policy and target, has it as its setting and in its name.
     """
     found: dict[str, list[Method]] = {}
-    for method in (method for run in runs for method in run.methods):
-        name = f"{POLICY} {method['setting']:g}" if method["family"] == POLICY else method["name"]
-        found.setdefault(name, []).append(method)
+    for run in runs:
+        for method in run.methods:
+            if method["family"] in (POLICY, REFERENCE):
+                name = f"{method['family']} {run.temperature:g}"
+                found.setdefault(name, []).append({**method, "setting": run.temperature})
+            else:
+                found.setdefault(method["name"], []).append(method)
     return [{**same[0], "name": name, "figures": _average(same)} for name, same in found.items()]
 
 
@@ -75,11 +79,12 @@ def _is_member(method: Method, family: str) -> bool:
 
 
 def _per_prompt(method: Method) -> PerPrompt:
-    return PerPrompt(*(np.array(method["figures"][name]["per_prompt"]) for name in PerPrompt._fields))
+    return PerPrompt(*(np.array(method["figures"][name]["per_prompt"], float) for name in PerPrompt._fields))
 
 
 def _average(same: Sequence[Method]) -> dict[str, Any]:
-    averages = {
-        name: np.mean([method["figures"][name]["per_prompt"] for method in same], axis=0) for name in PerPrompt._fields
+    averages = PerPrompt(*np.mean([_per_prompt(method) for method in same], axis=0))
+    return {
+        name: {**mean_of(values)._asdict(), "per_prompt": values.tolist()}
+        for name, values in averages._asdict().items()
     }
-    return {name: {**mean_of(values)._asdict(), "per_prompt": values.tolist()} for name, values in averages.items()}

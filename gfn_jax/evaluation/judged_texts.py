@@ -58,8 +58,10 @@ class AcceptableShare:
 def judged_figures(judges: Judges, sentences: Sentences) -> Iterator[list[TextFigures]]:
     """The figures whose models are named, with the workers of `sentences`; ends the workers afterwards.
 
-    Raises `UserError` where a model cannot be had.
+    Raises `UserError` where a model cannot be had, or a label is named and no model.
     """
+    if judges.sentence_label and not (judges.sentence_model or sentences.name_or_path):
+        raise UserError("--sentence_label is of a classifier: name it with --sentence_model")
     sentences = sentences.model_copy(
         update={
             "name_or_path": judges.sentence_model or sentences.name_or_path,

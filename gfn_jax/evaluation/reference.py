@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from gfn_jax import objectives
+from gfn_jax.errors import UserError
 from gfn_jax.experiment import Experiment
 from gfn_jax.models.parts import Weights
 from gfn_jax.policy.sampler import sample
@@ -28,7 +29,7 @@ class Reference:
 
     texts       what was sampled, and as tokens:
     tokens_MxL, length_M
-    log_w       log R - log p of each [M]
+    log_w       log R - log p of each [M]; -inf of one without a finite reward, which stands for nothing
     components  of the reward where each sample ends [M]
     """
 
@@ -54,7 +55,12 @@ class Reference:
         return float(logsumexp(self.log_w) - np.log(len(self.log_w)))
 
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """The indices of `count` samples, drawn as the target would."""
+        """The indices of `count` samples, drawn as the target would; raises `UserError` where none has a reward."""
+        if not np.isfinite(self.log_w).any():
+            raise UserError(
+                f"the reference: of {len(self.log_w)} samples of the frozen model for a prompt, none has a finite "
+                "reward: raise --candidates, or leave it out with --candidates 0"
+            )
         return rng.choice(len(self.log_w), count, p=self.weights)
 
 
@@ -114,4 +120,5 @@ class References:
     def _finish(self, trajectories: Trajectories, scores: Scores, request: Callable[[], Components]) -> tuple[Any, ...]:
         """A batch's tokens, lengths, log-weights and last components, on the host."""
         log_w, last = jax.device_get(self._at_stop(scores, request()))
-        return *jax.device_get((trajectories.tokens_NxL, trajectories.length_N)), log_w.astype(np.float64), last
+        log_w = np.where(np.isfinite(log_w), log_w, -np.inf).astype(np.float64)
+        return *jax.device_get((trajectories.tokens_NxL, trajectories.length_N)), log_w, last

@@ -16,7 +16,7 @@ from gfn_jax.reporting.palette import Palette
 SIZE = (4.9, 4.2)
 """Inches of the figure."""
 
-_FAMILIES = {"GFlowNet": "series-2", "temperature": "series-1", "nucleus": "series-3"}
+_FAMILIES = {"GFlowNet": "series-2", "temperature": "series-1", "nucleus": "series-3", "reference": "muted"}
 """Those whose points are connected in the order of their settings, and their colours."""
 
 _PLACES = ((7, 0, "left"), (-7, 0, "right"), (0, 9, "center"), (0, -9, "center"))

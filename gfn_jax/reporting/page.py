@@ -31,7 +31,7 @@ def write_report(workdir: Path) -> Path:
         light=LIGHT,
         record=record,
         config=record.config.model_dump(mode="json"),
-        seconds=sum(record.series("train/seconds")[1]),
+        seconds=record.training_seconds,
         changes=changes,
         tiles=sections.tiles(changes),
         groups=[

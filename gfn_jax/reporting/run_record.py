@@ -55,12 +55,19 @@ class RunRecord:
         """Whether there was a validation after that before training."""
         return len(self.validations) > 1
 
+    @property
+    def training_seconds(self) -> float:
+        """How long the steps took: where not all are logged, each that is stands for those since the one before."""
+        steps, seconds = self.series("train/seconds")
+        return float((np.diff(steps, prepend=0) * seconds).sum())
+
     def changes(self) -> list[Change]:
         """What changed from the first to the last validation, which may be one."""
         if not self.validations:
             return []
         first, last = self.validations[0], self.validations[-1]
-        return changes(_figures(first), _figures(last), self._paired(first["step"], last["step"]))
+        paired = self._paired(first["step"], last["step"]) if self.is_compared else {}
+        return changes(_figures(first), _figures(last), paired)
 
     def _paired(self, first: int, last: int) -> dict[str, np.ndarray]:
         at = {row["step"]: row["per_prompt"] for row in self.per_prompt}

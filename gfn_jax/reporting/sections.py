@@ -30,7 +30,7 @@ _OF_VALIDATION = {  # figure -> title and note of its curve; the first six that 
     "log_likelihood": ("Log-likelihood", "of the samples under the frozen model"),
     "diversity": ("Diversity", "mean pairwise word edit distance in a prompt"),
     "distinct": ("Distinct share", "of different texts among a prompt's samples"),
-    "log_r": ("log R", "of the samples, at the last step's temperature"),
+    "log_r": ("log R", "of the samples, at the end temperature"),
 }
 _OF_TRAINING = {
     "loss": ("Loss", "of the training batches"),

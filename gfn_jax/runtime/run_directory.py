@@ -65,12 +65,9 @@ def namespace(workdir: Path, run_id: str) -> str:
 
 def _claim(workdir: Path, config: Config, data_hash: str, run_id: str) -> None:
     """Writes whose the directory is: `run_id`, `data.sha256` and, last, `config.json`."""
-    try:
-        replace_file(workdir / "run_id", f"{run_id}\n")
-        replace_file(workdir / "data.sha256", f"{data_hash}\n")
-        replace_file(workdir / "config.json", json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"--workdir {workdir} cannot be written: {error}") from error
+    replace_file(workdir / "run_id", f"{run_id}\n")
+    replace_file(workdir / "data.sha256", f"{data_hash}\n")
+    replace_file(workdir / "config.json", json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
 
 
 @contextmanager

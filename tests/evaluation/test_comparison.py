@@ -7,9 +7,12 @@ import pytest
 from helpers import run, short_config
 from rich.console import Console
 
+from gfn_jax import evaluating
 from gfn_jax.config_reading import parse_config
 from gfn_jax.errors import UserError
 from gfn_jax.evaluating import evaluate
+from gfn_jax.evaluation.comparison import Compared
+from gfn_jax.evaluation.decoding import Method
 
 SAMPLES = 2
 NAMES = ["GFlowNet", "sampling", "greedy", "beam 2", "beam 10", "reference"]
@@ -85,6 +88,16 @@ def test_how_prompts_fall_into_batches_changes_no_search(workdir, said_and_writt
         assert method["texts"] == before["texts"]
         for each in method["figures"]:
             np.testing.assert_allclose(figure(method, each), figure(before, each), rtol=1e-4, atol=1e-6)
+
+
+def test_a_figure_that_is_not_finite_is_null_in_the_file(workdir, monkeypatch):
+    """As it is in a run's other files: NaN is no JSON."""
+    log_r = np.array([-1.0, -np.inf, np.nan, -2.0, -3.0])
+    strange = Compared(Method("strange", lambda *_: None), {"log_r": log_r}, 0.0, [["a."]] * 5)
+    monkeypatch.setattr(evaluating, "compare", lambda *_: iter([strange]))
+    _, written = compared(workdir, [])
+    assert written["strange"]["figures"]["log_r"]["per_prompt"] == [-1.0, None, None, -2.0, -3.0]
+    assert written["strange"]["figures"]["log_r"]["mean"] is None
 
 
 def test_what_cannot_be_compared_is_one_clear_line(workdir):

@@ -1,5 +1,6 @@
 """The comparison where the truth can be listed: of a policy that was built to sample exactly from the target."""
 
+import dataclasses
 import json
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ from rapidfuzz.distance import Levenshtein
 
 from gfn_jax.evaluation.comparison import compare
 from gfn_jax.evaluation.decoding import Resampling, all_methods
+from gfn_jax.evaluation.reference import References
 from gfn_jax.experiment import Experiment
 from gfn_jax.rewards.likelihood import log_likelihood
 from gfn_jax.rows import Rows
@@ -49,7 +51,7 @@ def log_p(world):
 
 
 @pytest.fixture(scope="module")
-def compared(world, log_p, tmp_path_factory):
+def experiment(world, log_p, tmp_path_factory):
     directory = tmp_path_factory.mktemp("letters")
     (directory / "vocab.json").write_text(json.dumps({item: index for index, item in enumerate(ITEMS)}))
     (directory / "merges.txt").write_text("#version: 0.2\nĠ a\nĠ b\nĠ c\n")
@@ -63,13 +65,20 @@ def compared(world, log_p, tmp_path_factory):
         eval__samples_per_prompt=1_024,
     )
     mesh = make_mesh(1, 1)
-    table = np.where(np.isfinite(log_p), log_p, 0) + np.array(LOG_Z)[:, None]
-    reward = OfExamples(world, table)
+    reward = OfExamples(world, reward_table(log_p))
     functions = StepFunctions(settings, world.structure, reward, world.rules, mesh)
     parts = (world.structure, world.adapter, world.frozen, "", world.rules, reward, functions, Stopwatch())
-    experiment = Experiment(settings, mesh, Rows(mesh), NextSentence(settings), Tokenizer(directory), *parts)
+    return Experiment(settings, mesh, Rows(mesh), NextSentence(settings), Tokenizer(directory), *parts)
+
+
+@pytest.fixture(scope="module")
+def compared(world, experiment):
     methods = [*all_methods(SAMPLES, 1.0)[:2], Resampling(4_096)]
     return {each.method.name: each for each in compare(experiment, world.adapter, PROMPTS, methods, SAMPLES)}
+
+
+def reward_table(log_p):
+    return np.where(np.isfinite(log_p), log_p, 0) + np.array(LOG_Z)[:, None]
 
 
 def expected(world, log_p):
@@ -114,3 +123,17 @@ def test_an_exact_sampler_and_the_reference_match_the_target_in_every_column(wor
 
 def test_the_reference_knows_log_z(compared):
     np.testing.assert_allclose(compared["reference"].per_prompt["log_z"], LOG_Z, atol=0.1)
+
+
+def test_what_has_no_finite_reward_stands_for_nothing_in_the_reference(world, log_p, experiment):
+    lost = int(np.nanargmax(np.where(np.isfinite(log_p), log_p, np.nan).min(0)))
+    table = reward_table(log_p)
+    table[0, lost], table[1, lost] = np.nan, -np.inf
+    reward = OfExamples(world, table)
+    references = References(dataclasses.replace(experiment, reward=reward), PROMPTS, 4_096).of([0, 1])
+    text = "".join(ITEMS[token] for token in world.strings()[lost]).replace("Ġ", " ") + "."
+    for prompt, reference in enumerate(references):
+        assert text in reference.texts
+        assert text not in {reference.texts[index] for index in reference.draw(500, np.random.default_rng(0))}
+        log_z = LOG_Z[prompt] + np.log1p(-np.exp(log_p[prompt, lost]))
+        assert reference.log_z == pytest.approx(log_z, abs=0.1)

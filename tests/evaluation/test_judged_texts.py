@@ -122,6 +122,14 @@ def test_what_cannot_be_had_is_one_line_that_names_the_flag(directory):
         pass
 
 
+def test_a_label_without_a_classifier_is_refused():
+    with (
+        pytest.raises(UserError, match="--sentence_label is of a classifier: name it with --sentence_model"),
+        judged_figures(Judges("", "", "gloomy"), SENTENCES),
+    ):
+        pass
+
+
 def test_a_missing_package_is_named(monkeypatch, directory):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with (

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from gfn_jax.errors import UserError
 from gfn_jax.evaluation.reference import Reference
 
 P = np.array([0.7, 0.2, 0.06, 0.04])
@@ -38,3 +39,9 @@ def test_draws_are_the_targets(reference):
     drawn = reference.draw(20_000, np.random.default_rng(1))
     counts = np.bincount([int(reference.texts[index]) for index in drawn], minlength=4) / 20_000
     np.testing.assert_allclose(counts, TARGET, atol=0.03)
+
+
+def test_where_nothing_has_a_reward_nothing_is_drawn():
+    poor = Reference(["a"] * 7, np.zeros((7, 1), int), np.ones(7, int), np.full(7, -np.inf), {})
+    with pytest.raises(UserError, match=r"of 7 samples .* none has a finite reward: raise --candidates, or leave"):
+        poor.draw(3, np.random.default_rng(0))
