@@ -97,14 +97,9 @@ def _table(results: Sequence[Compared], prompts: int, samples: int) -> Table:
         table.add_column(_COLUMNS[name], justify="right", no_wrap=True)
     table.add_column("s", justify="right", no_wrap=True)
     for result in results:
-        cells = [_cell(result.per_prompt[name]) if name in result.per_prompt else "" for name in names]
-        table.add_row(result.method.name, *cells, f"{result.seconds:.1f}")
+        own = {name: mean_of(result.per_prompt[name]).in_short for name in names if name in result.per_prompt}
+        table.add_row(result.method.name, *(own.get(name, "") for name in names), f"{result.seconds:.1f}")
     return table
-
-
-def _cell(values: np.ndarray) -> str:
-    mean, low, high = mean_of(values)
-    return f"{mean:.2f}±{(high - low) / 2:.2f}"
 
 
 def _write(file: Path, results: Sequence[Compared], about: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from gfn_jax.config import Config
 from gfn_jax.errors import UserError
-from gfn_jax.evaluation.decoding import Drawn, Method, all_methods, choose
+from gfn_jax.evaluation.decoding import Method, all_methods, choose, make_draw
 from gfn_jax.experiment import Experiment
 from gfn_jax.models.parts import Weights
 from gfn_jax.policy.sampler import Behaviour
@@ -135,14 +135,8 @@ class _Sampler:
 
     def __init__(self, run: TrainedRun, method: Method, seed: int):
         self._experiment, self._adapter = run.experiment, run.snapshot.state.adapter
-        self._arguments, self._seed = method.arguments, seed
+        self._method, self._seed = method, seed
         experiment, structure, rules = self._experiment, self._experiment.structure, self._experiment.rules
-
-        @jax.jit
-        def draw(adapter: Weights, frozen: Weights, prompts: Prompts, key: jax.Array, arguments: Any) -> Drawn:
-            models = structure.policy_and_frozen(adapter, frozen)
-            trajectories, is_there_N = method.draw(*models, rules, prompts, key, arguments)
-            return trajectories.rewarded_whole(), is_there_N
 
         @jax.jit
         def worth(adapter: Weights, frozen: Weights, prompts, trajectories: Trajectories, components: Components):
@@ -154,7 +148,7 @@ class _Sampler:
             log_pf_N = scores.log_pf_NxL.sum(1) + at_end(scores.log_pterm_NxT)
             return log_pf_N, at_end(experiment.final_log_r(components)), jax.tree.map(at_end, components)
 
-        self._draw, self._worth = draw, worth
+        self._draw, self._worth = make_draw(structure, rules), worth
 
     def sample(self, examples: Sequence[Any]) -> Iterator[tuple[Any, list[Sample]]]:
         """Every example with its continuations, likeliest first; with fewer where there are no more."""
@@ -167,7 +161,7 @@ class _Sampler:
         padded = list(itertools.islice(itertools.cycle(examples), size))
         prompts, weights = self._encode(padded), (self._adapter, experiment.frozen)
         key = key_for(self._seed, Purpose.SAMPLING, number)
-        trajectories, is_there_N = self._draw(*weights, prompts, key, self._arguments)
+        trajectories, is_there_N = self._draw(self._method.draw, *weights, prompts, key, self._method.arguments)
         components = dict(experiment.reward.components(experiment.frozen, padded, prompts, trajectories))
         log_pf, log_r, terms = jax.device_get(self._worth(*weights, prompts, trajectories, components))
         texts = experiment.texts(trajectories)

@@ -18,7 +18,6 @@ from gfn_jax.config_reading import differing_keys, read_run_config
 from gfn_jax.errors import TrainingError, UserError
 from gfn_jax.evaluation.equal_diversity import AtEqualDiversity
 from gfn_jax.evaluation.frontier import FAMILIES, POLICY, Row, Run, pooled, rows
-from gfn_jax.evaluation.intervals import Estimate
 from gfn_jax.run_files import finite, read_json, replace_file
 from gfn_jax.runtime.machine import describe_machine
 
@@ -130,7 +129,7 @@ def _table(found: Sequence[Row], prompts: int, samples: int) -> Table:
     for heading in ("T end", "seed", "diversity", POLICY, *(part for family in FAMILIES for part in (family, "gain"))):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in found:
-        cells = [_cell(row.diversity), _cell(row.log_likelihood)]
+        cells = [row.diversity.in_short, row.log_likelihood.in_short]
         cells += [part for each in row.beside.values() for part in _pair(each)]
         is_all = len(row.seeds) > 1
         seeds = "all" if is_all else str(row.seeds[0])
@@ -139,11 +138,7 @@ def _table(found: Sequence[Row], prompts: int, samples: int) -> Table:
 
 
 def _pair(beside: AtEqualDiversity | None) -> tuple[str, str]:
-    return (_cell(beside.baseline), _cell(beside.difference)) if beside else ("none", "")
-
-
-def _cell(estimate: Estimate) -> str:
-    return f"{estimate.mean:.2f}±{(estimate.high - estimate.low) / 2:.2f}"
+    return (beside.baseline.in_short, beside.difference.in_short) if beside else ("none", "")
 
 
 def _plain(value: Any) -> Any:

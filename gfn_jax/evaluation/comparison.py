@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gfn_jax.evaluation.decoding import Drawn, Method, Resampling
+from gfn_jax.evaluation.decoding import Drawn, Method, Resampling, make_draw
 from gfn_jax.evaluation.diversity import distinct_n_grams, distinct_share, mean_edit_distance, self_bleu
 from gfn_jax.evaluation.reference import References
 from gfn_jax.experiment import Experiment
@@ -112,13 +112,7 @@ class _Scorer:
             scores = score(policy if of == "policy" else model, model, rules, prompts, trajectories)
             return experiment.at_stop(scores, components)[0]
 
-        @functools.partial(jax.jit, static_argnums=0)
-        def draw(draw_by, adapter: Weights, frozen: Weights, prompts: Prompts, key: jax.Array, arguments: Any):
-            models = structure.policy_and_frozen(adapter, frozen)
-            trajectories, is_there_N = draw_by(*models, rules, prompts, key, arguments)
-            return trajectories.rewarded_whole(), is_there_N
-
-        self._draw, self._worth, self._log_ratio = draw, worth, log_ratio
+        self._draw, self._worth, self._log_ratio = make_draw(structure, rules), worth, log_ratio
 
     def to_compile(self, methods: Sequence[Method | Resampling], batch: _Batch) -> list[Call]:
         """What is called to draw by these methods, each way of drawing once."""

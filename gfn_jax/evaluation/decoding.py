@@ -5,6 +5,7 @@ A method draws continuations and nothing else. What they are worth is measured f
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 
 from gfn_jax.errors import UserError
 from gfn_jax.models.gpt2 import GPT2
+from gfn_jax.models.parts import ModelStructure, Weights
 from gfn_jax.policy.beam_search import beam_search
 from gfn_jax.policy.masks import Rules
 from gfn_jax.policy.sampler import ON_POLICY, Behaviour, sample
@@ -66,6 +68,18 @@ class Named(Protocol):
 
 
 T = TypeVar("T", bound=Named)
+
+
+def make_draw(structure: ModelStructure, rules: Rules) -> Callable[..., Drawn]:
+    """`draw(method.draw, adapter, frozen, prompts, key, method.arguments)`, compiled; only whole texts are rewarded."""
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def draw(draw_by, adapter: Weights, frozen: Weights, prompts: Prompts, key: jax.Array, arguments: Any) -> Drawn:
+        models = structure.policy_and_frozen(adapter, frozen)
+        trajectories, is_there_N = draw_by(*models, rules, prompts, key, arguments)
+        return trajectories.rewarded_whole(), is_there_N
+
+    return draw
 
 
 def all_methods(samples: int, temperature_end: float) -> list[Method]:

@@ -28,6 +28,11 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
+    @property
+    def in_short(self) -> str:
+        """The statistic and half of its interval, for a terminal's table."""
+        return f"{self.mean:.2f}±{(self.high - self.low) / 2:.2f}"
+
 
 def mean_of(values: np.ndarray) -> Estimate:
     """The mean over prompts."""
