@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gfn_jax.models.gpt2 import GPT2, GPT2Config
+from gfn_jax.models.architecture import Architecture
+from gfn_jax.models.gpt2 import GPT2Config
+from gfn_jax.models.language_model import LanguageModel
 from gfn_jax.models.parts import ModelStructure, Weights
 from gfn_jax.policy.masks import Rules, make_rules
 from gfn_jax.policy.scorer import score
@@ -40,14 +42,19 @@ class TinyWorld:
         dtype: Any = jnp.float32,
         adapter_std: float = 0.3,
         prompts: Prompts | None = None,
+        architecture: Architecture | None = None,
     ):
+        """The architecture is GPT-2's with `width` and `heads`, unless one of as many vocabulary items is given."""
         self.words, self.max_len = words, max_len
         self.prompts = prompts or Prompts(jnp.array([[1, 2, 0, 0, 0], [0, 1, 1, 2, 1]]), jnp.array([2, 5]))
-        architecture = GPT2Config(vocab_size=words + 1 + banned, n_positions=19, n_embd=width, n_layer=2, n_head=heads)
-        lora = LoRAConfig(rank, 2.0 * rank, ("c_attn", "c_proj", "c_fc"))
+        architecture = architecture or GPT2Config(
+            vocab_size=words + 1 + banned, n_positions=19, n_embd=width, n_layer=2, n_head=heads
+        )
+        lora = LoRAConfig(rank, 2.0 * rank, ("all-linear",))
         self.structure = ModelStructure(architecture, lora, dtype=dtype, remat=False)
         rng = np.random.default_rng(1)
-        stds = {"wte": embedding_std, "wpe": embedding_std, "kernel": 1 / np.sqrt(width), "bias": 0.1}
+        stds = dict.fromkeys(("token_embedding", "position_embedding"), embedding_std)
+        stds |= {"kernel": 1 / np.sqrt(width), "bias": 0.1}
 
         def frozen_leaf(path, leaf):
             mean, std = float(path[-1].key == "scale"), stds.get(path[-1].key, 0.1)
@@ -58,7 +65,7 @@ class TinyWorld:
 
         with_path = jax.tree_util.tree_map_with_path
         self.frozen: Weights = with_path(frozen_leaf, self.structure.abstract_frozen)
-        self.frozen["ln_f"] = jax.tree.map(lambda leaf: leaf * logit_scale, self.frozen["ln_f"])
+        self.frozen["final_norm"] = jax.tree.map(lambda leaf: leaf * logit_scale, self.frozen["final_norm"])
         self.adapter: Weights = with_path(adapter_leaf, self.structure.abstract_adapter)
         is_banned = np.zeros(architecture.vocab_size, bool)
         is_banned[words + 1 :] = True
@@ -77,10 +84,10 @@ class TinyWorld:
 
         return jax.tree_util.tree_map_with_path(leaf, self.structure.abstract_adapter)
 
-    def policy(self, adapter: Weights | None = None) -> GPT2:
+    def policy(self, adapter: Weights | None = None) -> LanguageModel:
         return self.structure.policy(self.adapter if adapter is None else adapter, self.frozen)
 
-    def frozen_model(self) -> GPT2:
+    def frozen_model(self) -> LanguageModel:
         return self.structure.frozen(self.frozen)
 
     def strings(self) -> list[tuple[int, ...]]:

@@ -225,8 +225,8 @@ def applies(problem: Problem, objective: str) -> bool:
 
 def largest_gap(world: TinyWorld) -> float:
     """The largest logit difference that the frozen head can express at the layer norm's output scale."""
-    wte = np.asarray(world.frozen["wte"])[:WORDS]
-    scale = np.sqrt(wte.shape[1]) * np.abs(np.asarray(world.frozen["ln_f"]["scale"])).mean()
+    wte = np.asarray(world.frozen["token_embedding"])[:WORDS]
+    scale = np.sqrt(wte.shape[1]) * np.abs(np.asarray(world.frozen["final_norm"]["scale"])).mean()
     return float(max(np.linalg.norm(a - b) for a in wte for b in wte) * scale)
 
 

@@ -57,10 +57,10 @@ def main() -> None:
 
 def write(directory: Path, model: str) -> tuple[int, int]:
     """A checkpoint in float32, as large ones are published; the bytes of its weights, and the number of files."""
-    from gfn_jax.models.gpt2 import ARCHITECTURES
+    from gfn_jax.models.hf_architecture import PUBLISHED, named_architecture
     from gfn_jax.models.hf_weights import tensor_shapes
 
-    architecture = ARCHITECTURES[model]
+    architecture = named_architecture(model)
     rng = np.random.default_rng(0)
     weight_map: dict[str, str] = {}
     part: dict[str, np.ndarray] = {}
@@ -75,13 +75,13 @@ def write(directory: Path, model: str) -> tuple[int, int]:
         part = {}
 
     for name, shape in tensor_shapes(architecture).items():
-        part[f"transformer.{name}"] = rng.standard_normal(shape, np.float32)
-        total += part[f"transformer.{name}"].nbytes
+        full = f"{architecture.prefix}{name}"
+        part[full] = rng.standard_normal(shape, np.float32)
+        total += part[full].nbytes
         if sum(tensor.nbytes for tensor in part.values()) > FILE_BYTES:
             flush()
     flush()
-    settings = {name: getattr(architecture, name) for name in ("n_embd", "n_layer", "n_head")}
-    (directory / "config.json").write_text(json.dumps({"model_type": "gpt2", **settings}))
+    (directory / "config.json").write_text(json.dumps(dict(PUBLISHED[model])))
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     return total, files
 
@@ -91,7 +91,7 @@ def load(directory: Path, dtype: str, quantize: str) -> dict[str, float]:
 
     from gfn_jax.base_config import base
     from gfn_jax.config_reading import parse_config
-    from gfn_jax.models.gpt2 import WHEREVER
+    from gfn_jax.models.layout import WHEREVER
     from gfn_jax.runtime.mesh import make_mesh, weight_shardings
     from gfn_jax.runtime.model import find_model, load_model
 
@@ -103,7 +103,7 @@ def load(directory: Path, dtype: str, quantize: str) -> dict[str, float]:
     found = find_model(config.model, WHEREVER)
     before = peak_gb()
     started = time.perf_counter()
-    loaded = load_model(found, mesh, weight_shardings(mesh, found.structure.abstract_frozen, fsdp=False), 0)
+    loaded = load_model(found, mesh, weight_shardings(mesh, found.structure, fsdp=False), 0)
     jax.block_until_ready(loaded.frozen)
     seconds = time.perf_counter() - started
     weights = sum(leaf.size * bits(leaf.dtype) / 8 for leaf in jax.tree.leaves(loaded.frozen))

@@ -16,7 +16,7 @@ from machine import describe
 from scaling import HARDWARE, PROMPT_LENGTH, measure_alone
 from step_programs import StepPrograms
 
-from gfn_jax.models.gpt2 import ARCHITECTURES
+from gfn_jax.models.hf_architecture import named_architecture
 
 ASSUMED = {
     "flops_per_s": HARDWARE["flops_per_s"],
@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    architecture = ARCHITECTURES["gpt2-xl"]
+    architecture = named_architecture("gpt2-xl")
     programs: StepPrograms = measure_alone(architecture)
     seconds = {}
     for name, program in programs.programs.items():
@@ -41,7 +41,7 @@ def main() -> None:
     passes, prompts = 1 + 30, 32  # the prompt, then every token
     kernels = passes * (ASSUMED["kernels_of_a_layer_forward"] + ASSUMED["kernels_of_a_layer_backward"])
     kernels += ASSUMED["kernels_of_a_layer_forward"]  # the frozen model's pass
-    as_written = prompts * architecture.n_layer * kernels * ASSUMED["launch_s"]
+    as_written = prompts * architecture.depth * kernels * ASSUMED["launch_s"]
     result = {
         "prediction": True,
         "assumed": ASSUMED,

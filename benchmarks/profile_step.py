@@ -26,7 +26,7 @@ from step_time import LENGTH, PROMPT, RANK, SAMPLES
 
 from gfn_jax.base_config import base
 from gfn_jax.config_reading import parse_config
-from gfn_jax.models.gpt2 import WHEREVER
+from gfn_jax.models.layout import WHEREVER
 from gfn_jax.runtime.mesh import make_mesh, weight_shardings
 from gfn_jax.runtime.model import find_model, load_model
 from gfn_jax.runtime.startup import configure_jax
@@ -54,7 +54,7 @@ def main() -> None:
     config = parse_config(raw.to_dict())
     configure_jax(args.dtype)
     mesh, found = make_mesh(1, 1), find_model(config.model, WHEREVER)
-    shardings = weight_shardings(mesh, found.structure.abstract_frozen, fsdp=False)
+    shardings = weight_shardings(mesh, found.structure, fsdp=False)
     adapter, frozen, _ = load_model(found, mesh, shardings, config.seed)
     step = make_step(config, found.structure, mesh)
     functions = step.functions

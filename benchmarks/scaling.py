@@ -24,10 +24,12 @@ from step_programs import StepPrograms
 from configs.next_sentence_gpt2_xl import get_config
 from gfn_jax.config import Config
 from gfn_jax.config_reading import parse_config
-from gfn_jax.models.gpt2 import ARCHITECTURES, GPT2Config
+from gfn_jax.models.architecture import Architecture
+from gfn_jax.models.gpt2 import GPT2Config
+from gfn_jax.models.hf_architecture import named_architecture
 
 PROMPT_LENGTH = 48
-MODELS = {name: ARCHITECTURES[name] for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")} | {
+MODELS = {name: named_architecture(name) for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")} | {
     "7B": GPT2Config(n_embd=4096, n_layer=32, n_head=32, n_positions=2048)
 }
 DEVICES = (1, 4, 8, 64, 256, 1024)
@@ -42,7 +44,7 @@ HARDWARE = {  # what is assumed, of one H200 in machines of eight
 }
 
 
-def settings(architecture: GPT2Config, data: int, model: int, *, fsdp: bool) -> Config:
+def settings(architecture: Architecture, data: int, model: int, *, fsdp: bool) -> Config:
     """The paper's step, on each of `data` devices."""
     raw = get_config().unlock()
     raw.data.path = "-"
@@ -53,12 +55,12 @@ def settings(architecture: GPT2Config, data: int, model: int, *, fsdp: bool) -> 
     return parse_config(raw.to_dict())
 
 
-def measure_alone(architecture: GPT2Config) -> StepPrograms:
+def measure_alone(architecture: Architecture) -> StepPrograms:
     """The programs of a single device."""
     return StepPrograms(settings(architecture, 1, 1, fsdp=False), architecture, PROMPT_LENGTH)
 
 
-def measure(architecture: GPT2Config) -> dict:
+def measure(architecture: Architecture) -> dict:
     """Figures of one device's programs; bytes of float32, which for weights and activations bfloat16 halves."""
     alone = measure_alone(architecture)
     sharded = StepPrograms(settings(architecture, 4, 1, fsdp=True), architecture, PROMPT_LENGTH)
@@ -72,7 +74,7 @@ def measure(architecture: GPT2Config) -> dict:
             name: program.collective_bytes()["all-gather"] / 1e9 for name, program in sharded.programs.items()
         },
     }
-    if architecture.n_head % 4 == 0:
+    if architecture.key_value_heads % 4 == 0:
         split = StepPrograms(settings(architecture, 1, 4, fsdp=False), architecture, PROMPT_LENGTH)
         figures["model_parallel_temporary_gb"] = {name: size / 1e9 for name, size in split.temporary.items()}
         figures["model_parallel_exchanged_gb"] = {

@@ -9,7 +9,7 @@ from compiled import Program
 from jax.sharding import Mesh, Sharding
 
 from gfn_jax.config import Config
-from gfn_jax.models.gpt2 import GPT2Config
+from gfn_jax.models.architecture import Architecture
 from gfn_jax.models.parts import ModelStructure
 from gfn_jax.policy.masks import Rules, make_rules
 from gfn_jax.rewards.likelihood import LikelihoodReward, make_log_likelihood
@@ -52,7 +52,7 @@ class StepPrograms:
     arguments  bytes of its arguments, weights among them, on one device
     """
 
-    def __init__(self, config: Config, architecture: GPT2Config, prompt_length: int):
+    def __init__(self, config: Config, architecture: Architecture, prompt_length: int):
         fsdp, mesh = config.mesh.fsdp, make_mesh(config.mesh.data, config.mesh.model)
         lora = LoRAConfig(config.model.lora.rank, config.model.lora.alpha, config.model.lora.targets)
         dtype, layout = jnp.dtype(config.model.dtype), model_layout(mesh, fsdp=fsdp)
@@ -61,7 +61,7 @@ class StepPrograms:
         context, functions = step.context, step.functions
         self.adapter = structure.abstract_adapter
         self.frozen = structure.abstract_frozen
-        frozen = _placed(self.frozen, weight_shardings(mesh, self.frozen, fsdp=fsdp))
+        frozen = _placed(self.frozen, weight_shardings(mesh, structure, fsdp=fsdp))
         prompts = config.train.prompts_per_step
         tokens, lengths = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((prompts, prompt_length), (prompts,)))
         batch = _placed(Prompts(tokens, lengths), context.rows.sharding)

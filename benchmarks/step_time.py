@@ -1,9 +1,10 @@
 """One optimiser step by this project and by PyTorch (transformers and peft): the same work, alternating, in one run.
 
-    python benchmarks/step_time.py [--prompts 4] [--rounds 7] [--out docs/results/step_time.json] [--plot FILE]
+    python benchmarks/step_time.py [--model gpt2] [--prompts 4] [--rounds 7] [--out FILE.json] [--plot FILE]
 
-Next-sentence continuation with a GPT-2 of 124 million random weights: prompts of 40 tokens, 8 samples of up to 30,
-LoRA of rank 64 on attention and MLP, float32. Three systems, each in a process of its own:
+Next-sentence continuation with a language model in float32: GPT-2's 124 million parameters with random weights, or
+that of a directory such as data/smollm2/model. Prompts of 40 tokens, 8 samples of up to 30, LoRA of rank 64 on all
+linear layers. Three systems, each in a process of its own:
 
     ours        sampling, likelihood reward and update, as `python -m gfn_jax.train` does them
     as_written  PyTorch as commonly written: prompt by prompt, tokens drawn one by one with gradients recorded, the
@@ -61,7 +62,7 @@ class Ours:
         import jax
         from step_programs import make_step
 
-        from gfn_jax.models.gpt2 import WHEREVER
+        from gfn_jax.models.layout import WHEREVER
         from gfn_jax.runtime.mesh import make_mesh, weight_shardings
         from gfn_jax.runtime.model import find_model, load_model
         from gfn_jax.runtime.startup import configure_jax
@@ -69,7 +70,7 @@ class Ours:
         config = settings(prompts, str(directory / "model"))
         configure_jax("float32")
         mesh, found = make_mesh(1, 1), find_model(config.model, WHEREVER)
-        shardings = weight_shardings(mesh, found.structure.abstract_frozen, fsdp=False)
+        shardings = weight_shardings(mesh, found.structure, fsdp=False)
         adapter, self._frozen, _ = load_model(found, mesh, shardings, config.seed)
         banned = np.load(directory / "banned.npy")
         self._step = make_step(config, found.structure, mesh, terminator=TERMINATOR, banned=banned)
@@ -77,11 +78,12 @@ class Ours:
         self._state = self._step.functions.init(adapter)
         self._number = 0
 
-    def adapter(self) -> dict[str, np.ndarray]:
-        """In PEFT's names and shapes, for the other systems."""
-        from gfn_jax.models.peft_adapters import to_peft
+    def save_adapter(self, directory: Path) -> None:
+        """For the other systems, as PEFT's."""
+        from gfn_jax.models import peft_adapters
 
-        return to_peft(self._state.adapter)
+        directory.mkdir()
+        peft_adapters.save(directory, self._state.adapter, self._step.context.structure, "the same for all")
 
     def evaluate(self, prompts_BxP: np.ndarray, tokens_NxL: np.ndarray, length_N: np.ndarray) -> list[np.ndarray]:
         import jax
@@ -131,12 +133,12 @@ class Ours:
         x, multiply = jnp.ones((size, size)), jax.jit(jnp.matmul)
         return lambda: multiply(x, x).block_until_ready()
 
-    def programs(self, prompts: int) -> dict[str, tuple[float, float]]:
+    def programs(self) -> dict[str, tuple[float, float]]:
         """FLOPs, and bytes of operands and results, of the matrix products of each compiled program."""
         from step_programs import StepPrograms
 
-        structure = self._step.context.structure
-        programs = StepPrograms(settings(prompts, "gpt2"), structure.architecture, PROMPT).programs
+        config = self._step.context.config
+        programs = StepPrograms(config, self._step.context.structure.architecture, PROMPT).programs
         return {name: (program.flops, program.product_bytes) for name, program in programs.items()}
 
 
@@ -147,7 +149,7 @@ class Torch:
         import torch_gflownet
 
         policy = {"as_written": torch_gflownet.TorchAsWritten, "at_best": torch_gflownet.TorchAtBest}[name]
-        sizes = {"rank": RANK, "samples": SAMPLES, "length": LENGTH, "terminator": TERMINATOR}
+        sizes = {"samples": SAMPLES, "length": LENGTH, "terminator": TERMINATOR}
         self._policy = policy(directory, **sizes, threads=len(os.sched_getaffinity(0)))
 
     def evaluate(self, *arrays: np.ndarray) -> list[np.ndarray]:
@@ -229,14 +231,18 @@ def copy_rate(size: int = 1 << 28) -> float:
     return 2 * size / best_time(lambda: np.copyto(target, source), tries=5)
 
 
-def prepare(directory: Path) -> None:
+def prepare(directory: Path, model: str) -> None:
     """A model on disk and a mask of banned items, the same for all."""
     import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    torch.manual_seed(0)
-    GPT2LMHeadModel(GPT2Config()).save_pretrained(directory / "model")
-    banned = np.random.default_rng(0).random(GPT2Config().vocab_size) < 0.03  # about as many as the default bans
+    if Path(model).is_dir():
+        (directory / "model").symlink_to(Path(model).absolute())
+    else:
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(AutoConfig.for_model(model)).save_pretrained(directory / "model")
+    vocabulary = AutoConfig.from_pretrained(directory / "model").vocab_size
+    banned = np.random.default_rng(0).random(vocabulary) < 0.03  # about as many as the default bans
     banned[TERMINATOR] = False
     np.save(directory / "banned.npy", banned)
 
@@ -258,6 +264,7 @@ def largest_difference(one: list[np.ndarray], other: list[np.ndarray], length_N:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="gpt2", help="gpt2, with random weights, or a Hugging Face directory")
     parser.add_argument("--prompts", type=int, default=4, help="in an optimiser step, with 8 samples each")
     parser.add_argument("--rounds", type=int, default=7, help="steps of each system that are timed, in turn")
     parser.add_argument("--systems", nargs="+", default=SYSTEMS, choices=SYSTEMS)
@@ -265,14 +272,16 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     rng = np.random.default_rng(1)
-    prompts_BxP = rng.integers(0, 50_000, (args.prompts, PROMPT))
+    prompts_BxP = rng.integers(0, 49_000, (args.prompts, PROMPT))
     trajectories = args.prompts * SAMPLES
 
     with tempfile.TemporaryDirectory() as place:
         directory = Path(place)
-        process = multiprocessing.get_context("spawn").Process(target=prepare, args=(directory,))
+        process = multiprocessing.get_context("spawn").Process(target=prepare, args=(directory, args.model))
         process.start()
         process.join()
+        if process.exitcode:
+            raise SystemExit(f"--model {args.model} could not be prepared")
         result = measure(args, directory, prompts_BxP, rng)
     result["trajectories_per_step"] = trajectories
     report(result)
@@ -285,12 +294,9 @@ def main() -> None:
 def measure(args: argparse.Namespace, directory: Path, prompts_BxP: np.ndarray, rng: np.random.Generator) -> dict:
     import contextlib
 
-    from safetensors.numpy import save_file
-
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(Worker("ours", directory, args.prompts))
-        adapter = ours.do("adapter")
-        save_file({name: np.ascontiguousarray(x) for name, x in adapter.items()}, directory / "adapter.safetensors")
+        ours.do("save_adapter", directory / "adapter")
         others = {
             name: stack.enter_context(Worker(name, directory, args.prompts)) for name in args.systems if name != "ours"
         }
@@ -316,12 +322,13 @@ def measure(args: argparse.Namespace, directory: Path, prompts_BxP: np.ndarray, 
                 seconds[name].append(worker.timed("train_step", prompts_BxP)[1])
         peak = {name: worker.do("peak_memory") for name, worker in workers.items()}
         rates = {name: worker.do("product_rate", 2048) for name, worker in workers.items()}
-        programs = ours.do("programs", args.prompts)
+        programs = ours.do("programs")
 
     rate, bandwidth = max(rates.values()), copy_rate()
     floor = {name: max(flops / rate, size / bandwidth) for name, (flops, size) in programs.items()}
     median = {name: statistics.median(values) for name, values in seconds.items()}
     return {
+        "model": args.model,
         "prompts": args.prompts,
         "seconds": {name: interval(values) for name, values in seconds.items()},
         "times_faster_than": {

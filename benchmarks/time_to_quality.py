@@ -71,14 +71,14 @@ def train_theirs(seed: int, steps: int, directory: Path) -> None:
     from torch_gflownet import Prompts, TorchAtBest
 
     from gfn_jax.experiment import Examples, build
-    from gfn_jax.models.peft_adapters import to_peft
+    from gfn_jax.models import peft_adapters
     from gfn_jax.rewards.tempering import Temperature
     from gfn_jax.runtime.optimizer import make_schedule
 
     config = settings(seed, steps)
     with build(config) as experiment:
         examples = Examples.load(config)
-        encode = experiment.tokenizer.encode
+        encode = experiment.tokenizer.encode_prompt
         prompts = [
             [encode(experiment.task.prompt(each)) for each in examples.of_step(step, config.train.prompts_per_step)]
             for step in range(steps)
@@ -91,13 +91,12 @@ def train_theirs(seed: int, steps: int, directory: Path) -> None:
         banned = ~np.asarray(experiment.rules.is_word_V)[:vocabulary]
         banned[terminator] = False
         np.save(directory / "banned.npy", banned)
-        tensors = {name: torch.from_numpy(x.copy()) for name, x in to_peft(experiment.adapter).items()}
-    save_file(tensors, directory / "adapter.safetensors")
+        (directory / "adapter").mkdir()
+        peft_adapters.save(directory / "adapter", experiment.adapter, experiment.structure, config.model.name_or_path)
     (directory / "model").symlink_to(Path(config.model.name_or_path).absolute())
-    lora, sampling = config.model.lora, config.sampling
+    sampling = config.sampling
     policy = TorchAtBest(
         directory,
-        rank=lora.rank,
         samples=sampling.samples_per_prompt,
         length=sampling.max_len,
         terminator=terminator,
@@ -129,7 +128,8 @@ def measure_theirs(seed: int, steps: int, directory: Path) -> None:
         validation = Validation(experiment, Examples.load(config).validation)
         curve = [(0, 0.0, validation.measure(experiment.adapter).summary()["elbo"])]
         for step, seconds in times.items():
-            adapter = from_peft(load_file(directory / f"{step}.safetensors"), experiment.adapter)
+            tensors = load_file(directory / f"{step}.safetensors")
+            adapter = from_peft(tensors, experiment.adapter, experiment.structure.architecture)
             curve.append((int(step), seconds, validation.measure(adapter).summary()["elbo"]))
     (directory / "curve.json").write_text(json.dumps(curve))
 

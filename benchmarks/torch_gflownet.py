@@ -1,6 +1,6 @@
 """The same training step in PyTorch, with `transformers` and `peft`: as it is commonly written, and at its best.
 
-Both train GPT-2 with LoRA on the modified SubTB objective with lambda = 1 and the frozen model's tempered
+Both train a language model with LoRA on the modified SubTB objective with lambda = 1 and the frozen model's tempered
 likelihood as reward. Prompts are padded on the left; a continuation has at least 0 tokens.
 """
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
-from transformers import GPT2LMHeadModel, LogitsProcessor, LogitsProcessorList
+from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorList
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,14 +51,15 @@ class Prompts:
 class TorchPolicy(abc.ABC):
     """What both have: the model, the masks, the reward, the loss and the optimiser."""
 
-    def __init__(self, directory: Path, *, rank: int, samples: int, length: int, terminator: int, threads: int):
+    def __init__(self, directory: Path, *, samples: int, length: int, terminator: int, threads: int):
+        """`directory` holds `model`, the PEFT adapter `adapter` to begin with, and `banned.npy`."""
         torch.set_num_threads(threads)
         torch.manual_seed(0)
-        model = GPT2LMHeadModel.from_pretrained(directory / "model").eval()
-        targets = ["c_attn", "c_proj", "c_fc"]
-        lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, fan_in_fan_out=True, lora_dropout=0.0)
-        self.model = get_peft_model(model, lora)
-        set_peft_model_state_dict(self.model, load_file(directory / "adapter.safetensors"))
+        model = AutoModelForCausalLM.from_pretrained(directory / "model", dtype=torch.float32).eval()
+        self.model = PeftModel.from_pretrained(model, directory / "adapter", is_trainable=True).eval()
+        given, loaded = load_file(directory / "adapter" / "adapter_model.safetensors"), self.adapter()
+        if given.keys() != loaded.keys() or not all(torch.equal(given[name], loaded[name]) for name in given):
+            raise ValueError("PEFT did not load the adapter that it was given, and says nothing of it")
         self.parameters = [each for each in self.model.parameters() if each.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0)
         self.is_banned_V = torch.from_numpy(np.load(directory / "banned.npy"))

@@ -5,7 +5,6 @@ all but a support mask, which the Hugging Face libraries do not have.
 """
 
 import contextlib
-import dataclasses
 import json
 import os
 import shutil
@@ -24,9 +23,8 @@ from gfn_jax.config import Config
 from gfn_jax.errors import UserError
 from gfn_jax.model_card import model_card
 from gfn_jax.models import peft_adapters
-from gfn_jax.models.gpt2 import GPT2Config
-from gfn_jax.models.hf_architecture import read_json
-from gfn_jax.models.hf_files import TOKENIZER_FILES, find_directory, find_model, save_tensors
+from gfn_jax.models.hf_architecture import named_config
+from gfn_jax.models.hf_files import TOKENIZER_FILES, find_directory, find_model, is_local, save_tensors
 from gfn_jax.models.hf_weights import to_hugging_face
 from gfn_jax.models.merging import merge
 from gfn_jax.policy.masks import Rules
@@ -48,22 +46,22 @@ def export_adapter(workdir: Path, out: Path, checkpoint: str, console: Console) 
         )
     with _written_whole(out) as directory, open_run(workdir, config, checkpoint) as run:
         base = config.model.name_or_path
-        base = str(Path(base).resolve()) if Path(base).is_dir() else base
+        base = str(find_model(base, "model.name_or_path").resolve()) if is_local(base) else base
         adapter = {"blocks": run.snapshot.state.adapter["blocks"]}
-        peft_adapters.save(directory, adapter, run.experiment.structure.lora, base)
+        peft_adapters.save(directory, adapter, run.experiment.structure, base)
         _write_companions(run, directory, workdir, base, is_merged=False)
     _say(console, run, out, "PEFT adapter")
 
 
 def export_merged(workdir: Path, out: Path, dtype: str, checkpoint: str, console: Console) -> None:
-    """Writes a checkpoint's policy as a whole GPT2LMHeadModel in `dtype`; raises `UserError` likewise."""
+    """Writes a checkpoint's policy as a whole causal language model in `dtype`; raises `UserError` likewise."""
     config = read_finished_config(workdir)
     with _written_whole(out) as directory, open_run(workdir, config, checkpoint) as run:
         structure = run.experiment.structure
         weights = merge(structure, run.snapshot.state.adapter, run.experiment.frozen, jnp.dtype(dtype))
         tensors = dict(to_hugging_face(weights, structure.architecture))
         _save_tensors(tensors, directory, console)
-        _write_architecture(structure.architecture, config, directory, dtype)
+        _write_architecture(config, directory, dtype)
         _write_companions(run, directory, workdir, config.model.name_or_path, is_merged=True)
     _say(console, run, out, f"{dtype} model")
 
@@ -105,13 +103,11 @@ def _save_tensors(tensors: dict[str, Callable[[], np.ndarray]], directory: Path,
         _write_json(directory / "model.safetensors.index.json", index)
 
 
-def _write_architecture(architecture: GPT2Config, config: Config, directory: Path, dtype: str) -> None:
-    published = {} if config.model.random_init else read_json(find_model(config.model.name_or_path, "") / "config.json")
-    published.pop("torch_dtype", None)  # an older name of dtype
-    known = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **dataclasses.asdict(architecture)}
-    _write_json(
-        directory / "config.json", {"bos_token_id": None, "eos_token_id": None} | published | known | {"dtype": dtype}
-    )
+def _write_architecture(config: Config, directory: Path, dtype: str) -> None:
+    published, _ = named_config(config.model.name_or_path)
+    settings = {"bos_token_id": None, "eos_token_id": None} | dict(published) | {"dtype": dtype}
+    settings.pop("torch_dtype", None)  # an older name of dtype
+    _write_json(directory / "config.json", settings)
 
 
 def _write_companions(run: TrainedRun, directory: Path, workdir: Path, base: str, *, is_merged: bool) -> None:
@@ -122,10 +118,10 @@ def _write_companions(run: TrainedRun, directory: Path, workdir: Path, base: str
     for name in TOKENIZER_FILES:
         if (source / name).exists():
             shutil.copyfile(source / name, directory / name)
+    if not (directory / "tokenizer.json").exists():  # else transformers must be told which class reads the others
+        experiment.tokenizer.save(directory / "tokenizer.json")
     if not (directory / "tokenizer_config.json").exists():
-        whole = (directory / "tokenizer.json").exists()
-        name = "PreTrainedTokenizerFast" if whole else "GPT2Tokenizer"  # the first takes the file as it is
-        _write_json(directory / "tokenizer_config.json", {"tokenizer_class": name})
+        _write_json(directory / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
     rules, vocabulary = experiment.rules, experiment.structure.architecture.vocab_size
     padding = min(experiment.tokenizer.special_ids, default=rules.terminator)
     _write_json(directory / "generation_config.json", generation_config(rules, vocabulary, padding))

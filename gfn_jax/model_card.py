@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 import gfn_jax
+from gfn_jax.models.hf_files import is_local
 from gfn_jax.rewards.sentences import SentenceReward
 from gfn_jax.run_files import read_rows
 from gfn_jax.trained_run import TrainedRun
@@ -17,7 +18,7 @@ def model_card(run: TrainedRun, workdir: Path, base: str, *, is_merged: bool) ->
     config, step = run.experiment.config, run.snapshot.step
     data = ModelCardData(
         # The hub takes its own names alone; random weights have none.
-        base_model=None if Path(base).is_dir() or config.model.random_init else base,
+        base_model=None if is_local(base) or config.model.random_init else base,
         library_name="transformers" if is_merged else "peft",
         pipeline_tag="text-generation",
         tags=["gflownet", "gfn_jax", *([] if is_merged else ["lora"])],

@@ -40,6 +40,16 @@ class Prompts:
         """What is no padding."""
         return jnp.arange(self.tokens_BxP.shape[1])[None, :] < self.length_B[:, None]
 
+    def visible_from(self, positions_BxQ: jax.Array, window: int | None) -> jax.Array:
+        """Which prompt tokens queries behind the prompt see, [B, Q, P]; without a window one row for all queries.
+
+        A query sees itself and the `window` - 1 positions before it.
+        """
+        if window is None:
+            return self.is_token_BxP[:, None, :]
+        is_near = positions_BxQ[:, :, None] - jnp.arange(self.tokens_BxP.shape[1])[None, None, :] < window
+        return self.is_token_BxP[:, None, :] & is_near
+
     @classmethod
     def shapes(cls, batch: int, length: int, sharding: jax.sharding.Sharding) -> Any:
         """Prompts without values, to compile for."""

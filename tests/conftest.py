@@ -13,20 +13,38 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit all of it
 
 import jax
 import pytest
-from helpers import save_gpt2
+from architectures import GROUPED, MODELS, OF_TYPE, save_model
+
+from gfn_jax.models.hf_architecture import READERS, make_architecture
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-@pytest.fixture(scope="session", params=["tied", "untied"])
-def hugging_face_directory(request, tmp_path_factory):
-    """A random GPT-2 of Hugging Face's, with prime dimensions, and its directory."""
-    directory = tmp_path_factory.mktemp(request.param)
-    if request.param == "tied":
-        return save_gpt2(
-            directory, vocab_size=131, n_positions=29, n_embd=21, n_head=3, n_layer=2, n_inner=53
-        ), directory
-    return (
-        save_gpt2(directory, vocab_size=257, n_positions=31, n_embd=55, n_head=5, n_layer=3, tie_word_embeddings=False),
-        directory,
+def pytest_addoption(parser):
+    parser.addoption(
+        "--architectures", choices=["two", "all"], default="two", help="with how many what is the same for all is tried"
     )
+
+
+def pytest_generate_tests(metafunc):
+    """Of models the simplest and the one with most, unless all are asked for; and of types the one with most."""
+    is_all = metafunc.config.getoption("architectures") == "all"
+    if "hugging_face_directory" in metafunc.fixturenames:
+        names = MODELS if is_all else ["gpt2 tied", "gemma3 untied, three share"]
+        metafunc.parametrize("hugging_face_directory", names, indirect=True, scope="session")
+    if "grouped_architecture" in metafunc.fixturenames:
+        kinds = [kind for kind in READERS if kind != "gpt2"] if is_all else ["gemma3_text"]
+        metafunc.parametrize("grouped_architecture", kinds, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def hugging_face_directory(request, tmp_path_factory):
+    """A random model of Hugging Face's, and its directory."""
+    directory = tmp_path_factory.mktemp("model")
+    return save_model(directory, MODELS[request.param]), directory
+
+
+@pytest.fixture(scope="session")
+def grouped_architecture(request):
+    """Six vocabulary items, and four key-value heads that two heads share each."""
+    return make_architecture(GROUPED | {"model_type": request.param} | OF_TYPE.get(request.param, {}), "GROUPED")

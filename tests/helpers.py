@@ -5,8 +5,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from transformers import AutoTokenizer, DebertaV2Config, DebertaV2ForSequenceClassification, GPT2LMHeadModel
-from transformers import GPT2Config as HFConfig
+from transformers import AutoTokenizer, DebertaV2Config, DebertaV2ForSequenceClassification
 
 from gfn_jax.base_config import base
 from gfn_jax.config import Config
@@ -18,17 +17,6 @@ from gfn_jax.training import train
 
 ROOT = Path(__file__).parent.parent
 MINIATURE = ROOT / "data" / "miniworld"
-
-
-def save_gpt2(directory: Path, **settings: Any) -> GPT2LMHeadModel:
-    """A Hugging Face GPT-2 with weights large enough to matter, saved to a directory."""
-    torch.manual_seed(0)
-    model = GPT2LMHeadModel(HFConfig(**settings, attn_pdrop=0, embd_pdrop=0, resid_pdrop=0)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(0, 0.3)
-    model.save_pretrained(directory)
-    return model
 
 
 def save_nli(directory: Path, labels: list[str]) -> Path:

@@ -5,17 +5,18 @@ stacks at every token, and so they are taken apart once, before it; where that l
 adapter is merged into them.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from gfn_jax.models.gpt2 import GPT2, Block, KeyValues
+from gfn_jax.models.attention import KeyValues, attend_once, is_visible
+from gfn_jax.models.block import Block
+from gfn_jax.models.language_model import LanguageModel
+from gfn_jax.models.rotary import Rotation
 from gfn_jax.types import Prompts, checked
 
 Cache = tuple[KeyValues, ...]
-"""Every layer's keys and values, [B, S, H, L, K]."""
+"""Every layer's keys and values, [B, S, G, L, K]."""
 
 
 class Decoder:
@@ -25,18 +26,19 @@ class Decoder:
     empty_cache         what `advance` is given first
     """
 
-    def __init__(self, model: GPT2, prompts: Prompts, samples: int, length: int):
-        config = model.config
+    def __init__(self, model: LanguageModel, prompts: Prompts, samples: int, length: int):
+        architecture = model.architecture
         _, prompt = model.encode(prompts)
         batch, width = prompt.last_hidden_BxD.shape
         self.first_hidden_BxSxD = jnp.broadcast_to(prompt.last_hidden_BxD[:, None], (batch, samples, width))
-        zeros = jnp.zeros(
-            (batch, samples, config.n_head, length, width // config.n_head), self.first_hidden_BxSxD.dtype
-        )
-        self.empty_cache: Cache = (KeyValues(zeros, zeros),) * config.n_layer
-        self._model, self._prompt_tokens = model, prompts
-        heads_first = jax.tree.map(lambda x: jnp.moveaxis(x, 3, 2), prompt.layers)  # [layers, B, H, P, K]
-        self._prompts = [jax.tree.map(lambda x, layer=layer: x[layer], heads_first) for layer in range(config.n_layer)]
+        shape = (batch, samples, architecture.key_value_heads, length, architecture.head_width)
+        zeros = jnp.zeros(shape, self.first_hidden_BxSxD.dtype)
+        self.empty_cache: Cache = (KeyValues(zeros, zeros),) * architecture.depth
+        self._model, self._prompt_tokens, self._length = model, prompts, length
+        heads_first = jax.tree.map(lambda x: jnp.moveaxis(x, 3, 2), prompt.layers)  # [layers, B, G, P, K]
+        self._prompts = [
+            jax.tree.map(lambda x, layer=layer: x[layer], heads_first) for layer in range(architecture.depth)
+        ]
         self._blocks = model.separate_blocks()
 
     @checked
@@ -44,44 +46,48 @@ class Decoder:
         self, tokens: Int[Array, "B S"], step: Int[Array, ""], cache: Cache
     ) -> tuple[Float[Array, "B S D"], Cache]:
         """Hidden state of one more token, the `step`-th (from 0) of its continuation; the cache with this token."""
-        hidden = self._model.embed(tokens[..., None], (self._prompt_tokens.length_B + step)[:, None, None])
+        architecture, prompts = self._model.architecture, self._prompt_tokens
+        position_B = prompts.length_B + step
+        hidden = self._model.embed(tokens[..., None], position_B[:, None, None])
+        rotations = self._model.rotations(position_B[:, None, None])
+        positions = prompts.tokens_BxP.shape[1] + self._length
+        masks = [
+            (
+                is_visible(step[None], jnp.arange(self._length), kind.window_within(self._length))[0],
+                prompts.visible_from(position_B[:, None], kind.window_within(positions))[:, 0],
+            )
+            for kind in architecture.kinds
+        ]
         kept = []
-        for block, prompt, own in zip(self._blocks, self._prompts, cache, strict=True):
-            hidden, own = self._through(block(step), hidden, step, prompt, own)
+        for kind, block, prompt, own in zip(
+            architecture.kind_of_layer, self._blocks, self._prompts, cache, strict=True
+        ):
+            hidden, own = self._through(block(step), hidden, step, prompt, own, rotations[kind], *masks[kind])
             kept.append(own)
-        return self._model.ln_f(hidden)[:, :, 0], tuple(kept)
+        return self._model.final_norm(hidden)[:, :, 0], tuple(kept)
 
-    def _through(self, block: Block, hidden: jax.Array, step: jax.Array, prompt: KeyValues, own: KeyValues):
+    def _through(
+        self,
+        block: Block,
+        hidden: jax.Array,
+        step: jax.Array,
+        prompt: KeyValues,
+        own: KeyValues,
+        rotation: Rotation | None,
+        own_mask_L: jax.Array,
+        prompt_mask_BxP: jax.Array,
+    ):
+        scale = self._model.architecture.attention_scale
+
         def attend(q, k, v):
             zero = jnp.zeros_like(step)
 
-            def insert(stack, new_BxSx1xHxK):
+            def insert(stack, new_BxSx1xGxK):
                 return jax.lax.dynamic_update_slice(
-                    stack, jnp.moveaxis(new_BxSx1xHxK, 3, 2), (zero, zero, zero, step, zero)
+                    stack, jnp.moveaxis(new_BxSx1xGxK, 3, 2), (zero, zero, zero, step, zero)
                 )
 
             kept = jax.tree.map(insert, own, KeyValues(k, v))
-            return attend_once(q[:, :, 0], kept, step, prompt, self._prompt_tokens.is_token_BxP)[:, :, None], kept
+            return attend_once(q[:, :, 0], kept, own_mask_L, scale, prompt, prompt_mask_BxP)[:, :, None], kept
 
-        return block(hidden, attend)
-
-
-def attend_once(
-    q_BxSxHxK: jax.Array, own: KeyValues, step: jax.Array, prompt: KeyValues, is_prompt_BxP: jax.Array
-) -> jax.Array:
-    """Attention of one position of every continuation, the `step`-th, to those up to it and to its prompt.
-
-    `own` is [B, S, H, L, K], `prompt` [B, H, P, K].
-    """
-    accumulate = jnp.promote_types(q_BxSxHxK.dtype, jnp.float32)
-    scale = 1 / math.sqrt(q_BxSxHxK.shape[-1])
-    own_logits = jnp.einsum("bshk,bshlk->bshl", q_BxSxHxK, own.keys, preferred_element_type=accumulate)
-    is_reached = (jnp.arange(own.keys.shape[3]) <= step)[None, None, None, :]
-    own_logits = jnp.where(is_reached, scale * own_logits, -jnp.inf)
-    prompt_logits = jnp.einsum("bshk,bhpk->bshp", q_BxSxHxK, prompt.keys, preferred_element_type=accumulate)
-    prompt_logits = jnp.where(is_prompt_BxP[:, None, None, :], scale * prompt_logits, -jnp.inf)
-    weights = jax.nn.softmax(jnp.concatenate([own_logits, prompt_logits], -1), axis=-1).astype(own.values.dtype)
-    own_weights, prompt_weights = jnp.split(weights, [own.keys.shape[3]], axis=-1)
-    return jnp.einsum("bshl,bshlk->bshk", own_weights, own.values) + jnp.einsum(
-        "bshp,bhpk->bshk", prompt_weights, prompt.values
-    )
+        return block(hidden, attend, rotation)

@@ -6,7 +6,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from gfn_jax.models.decoding import Cache, Decoder
-from gfn_jax.models.gpt2 import GPT2
+from gfn_jax.models.language_model import LanguageModel
 from gfn_jax.types import Prompts, checked, trailing
 
 
@@ -34,7 +34,7 @@ class _Decoding:
 
 @checked
 def decode_greedily(
-    model: GPT2, prompts: Prompts, ends_V: Bool[Array, " V"], *, min_new_tokens: int, max_new_tokens: int
+    model: LanguageModel, prompts: Prompts, ends_V: Bool[Array, " V"], *, min_new_tokens: int, max_new_tokens: int
 ) -> Decoded:
     """Continues every prompt until an item of `ends_V`, which none may take before `min_new_tokens`."""
     batch = prompts.length_B.shape[0]

@@ -1,54 +1,63 @@
-"""Which GPT-2 a Hugging Face `config.json` describes, and whether it is one that this project computes."""
+"""Which architecture a Hugging Face `config.json` describes, and whether it is one that this project computes."""
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from gfn_jax.errors import UserError
-from gfn_jax.models.gpt2 import ACTIVATIONS, ARCHITECTURES, GPT2Config
+from gfn_jax.models import gemma3, gpt2, llama
+from gfn_jax.models.architecture import Architecture
+from gfn_jax.models.config_keys import ConfigKeys
 from gfn_jax.models.hf_files import find_directory
 
+READERS: dict[str, Callable[[ConfigKeys], Architecture]] = {
+    "gpt2": gpt2.read,
+    "llama": llama.read_llama,
+    "mistral": llama.read_mistral,
+    "qwen2": llama.read_qwen2,
+    "qwen3": llama.read_qwen3,
+    "gemma3_text": gemma3.read,
+}
+"""By `model_type`."""
 
-def named_architecture(name_or_path: str) -> GPT2Config:
+PUBLISHED: dict[str, Mapping[str, Any]] = {**gpt2.PUBLISHED, **llama.PUBLISHED}
+"""Some `config.json`s by their hub names, so that a size can be tried with random weights without a network."""
+
+
+def named_config(name_or_path: str) -> tuple[Mapping[str, Any], str]:
+    """The `config.json` of a published size, or of a model's directory; and how errors name it."""
+    if name_or_path in PUBLISHED:
+        return PUBLISHED[name_or_path], name_or_path
+    directory = find_directory(name_or_path, "model.name_or_path", ["config.json"])
+    file = directory / "config.json"
+    return read_json(file), str(file)
+
+
+def named_architecture(name_or_path: str) -> Architecture:
     """The architecture alone, for random weights: a published size, or a directory's config.json."""
-    if name_or_path in ARCHITECTURES:
-        return ARCHITECTURES[name_or_path]
-    return read_architecture(find_directory(name_or_path, "model.name_or_path", ["config.json"]))
+    return make_architecture(*named_config(name_or_path))
 
 
-def read_architecture(directory: Path) -> GPT2Config:
+def read_architecture(directory: Path) -> Architecture:
     """The architecture that `config.json` describes; what this project does not compute is refused."""
     file = directory / "config.json"
-    raw = read_json(file)
-    if raw.get("model_type") != "gpt2":
-        raise UserError(
-            f"{file}: model_type is {raw.get('model_type')!r}, and only 'gpt2' can be loaded: one of "
-            f"{', '.join(ARCHITECTURES)}, or another model of that architecture"
-        )
-    unsupported = {
-        "scale_attn_weights": raw.get("scale_attn_weights", True) is not True,
-        "scale_attn_by_inverse_layer_idx": raw.get("scale_attn_by_inverse_layer_idx", False) is not False,
-        "add_cross_attention": raw.get("add_cross_attention", False) is not False,
-        "activation_function": raw.get("activation_function", "gelu_new") not in ACTIVATIONS,
-    }
-    if any(unsupported.values()):
-        keys = ", ".join(key for key, wrong in unsupported.items() if wrong)
-        raise UserError(f"{file}: this setting is not supported: {keys}")
-    known = {field: raw[field] for field in GPT2Config.__dataclass_fields__ if field in raw}
-    try:
-        config = TypeAdapter(GPT2Config).validate_python(known)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{file}: {first['loc'][0]}: {first['msg']} (it is {first['input']!r})") from error
-    sizes = {"n_embd": config.n_embd, "n_head": config.n_head, "n_layer": config.n_layer}
-    sizes |= {"n_positions": config.n_positions, "vocab_size": config.vocab_size}
-    if wrong := [f"{name} is {size}" for name, size in sizes.items() if size < 1]:
-        raise UserError(f"{file}: {' and '.join(wrong)}: at least 1 is needed")
-    if config.n_embd % config.n_head:
-        raise UserError(f"{file}: n_embd {config.n_embd} is not divisible by n_head {config.n_head}")
-    return config
+    return make_architecture(read_json(file), str(file))
+
+
+def make_architecture(raw: Mapping[str, Any], where: str) -> Architecture:
+    """The architecture of a `config.json`'s content.
+
+    Raises `UserError`, naming it, for a type of model that is not among `READERS`, a value that is not computed
+    here, and for keys that nobody here knows.
+    """
+    kind = raw.get("model_type")
+    if kind not in READERS:
+        raise UserError(f"{where}: model_type is {kind!r}; there are {', '.join(READERS)}")
+    keys = ConfigKeys(raw, where)
+    architecture = READERS[kind](keys)
+    keys.check_all_taken()
+    return architecture
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The files of Hugging Face models, on disk or from the hub: where they are, and which of them hold weights."""
 
+import dataclasses
 import fcntl
 import functools
 import hashlib
@@ -28,11 +29,33 @@ HTTPError: Any = HfHubHTTPError.__mro__[
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin")
-_CONVERTER = Path(__file__).with_name("bin_conversion.py")  # run by itself: it alone imports torch
+
+
+@dataclasses.dataclass(frozen=True)
+class _Converter:
+    """A program that is run by itself, as it alone imports what it needs: `program FROM TO`.
+
+    It makes a file with this `suffix`, or a directory where that is empty; `source` says what it reads.
+    """
+
+    program: Path
+    suffix: str
+    source: str
+
+
+_CONVERTERS = {
+    ".bin": _Converter(Path(__file__).with_name("bin_conversion.py"), ".safetensors", "weights of PyTorch"),
+    ".gguf": _Converter(Path(__file__).with_name("gguf_conversion.py"), "", "a GGUF model"),
+}
+
+
+def is_local(name_or_path: str) -> bool:
+    """Whether the name is of a directory, or a GGUF file, here, and not of a model on the hub."""
+    return Path(name_or_path).is_dir() or Path(name_or_path).suffix == ".gguf"
 
 
 def find_directory(name_or_path: str, key: str, files: Sequence[str]) -> Path:
-    """A local directory as it is, or the hub's snapshot of these files of that name.
+    """A local directory as it is, what a GGUF file holds as one, or the hub's snapshot of these files of that name.
 
     The hub's cache, its offline mode (HF_HUB_OFFLINE) and its tokens are those of other Hugging Face programs.
     `key` is the configuration's key that the name comes from, for the `UserError` where it is nothing.
@@ -40,6 +63,13 @@ def find_directory(name_or_path: str, key: str, files: Sequence[str]) -> Path:
     path = Path(name_or_path)
     if path.is_dir():
         return path
+    if is_local(name_or_path):
+        if not path.is_file():
+            raise UserError(f"{key}: there is no file {name_or_path}")
+        try:
+            return _converted(path)
+        except UserError as error:
+            raise UserError(f"{key}: {error}") from error
     try:
         return Path(snapshot_download(name_or_path, allow_patterns=list(files)))
     except GatedRepoError as error:
@@ -58,22 +88,21 @@ def find_directory(name_or_path: str, key: str, files: Sequence[str]) -> Path:
 def find_model(name_or_path: str, key: str) -> Path:
     """The directory of a model's architecture and weights: as safetensors, or where there are none as `.bin`."""
     directory = find_directory(name_or_path, key, ("config.json", *_SAFETENSORS))
-    is_from_hub = not Path(name_or_path).is_dir()
-    if is_from_hub and not _listed(directory, "model.safetensors"):
+    if not is_local(name_or_path) and not _listed(directory, "model.safetensors"):
         directory = find_directory(name_or_path, key, ("config.json", *_PICKLED))
     return directory
 
 
 def weight_files(directory: Path) -> list[Path]:
     """The safetensors files of a model's weights; `.bin` files are converted, once, in a process of their own."""
-    return [_as_safetensors(file) for file in _source_files(directory)]
+    return [_converted(file) for file in _source_files(directory)]
 
 
 def adapter_file(directory: Path) -> Path:
     """The safetensors file of a PEFT adapter; a `.bin` is converted likewise."""
     for name in ("adapter_model.safetensors", "adapter_model.bin"):
         if (directory / name).exists():
-            return _as_safetensors(directory / name)
+            return _converted(directory / name)
     raise UserError(f"{directory} has neither adapter_model.safetensors nor adapter_model.bin")
 
 
@@ -129,30 +158,35 @@ def _listed(directory: Path, single: str) -> list[Path]:
     return [directory / name for name in names]
 
 
-def _as_safetensors(file: Path) -> Path:
-    """The file, or for a `.bin` the copy as safetensors that the user's cache keeps under the hash of its content."""
-    if file.suffix != ".bin":
+def _converted(file: Path) -> Path:
+    """The file, or what its converter makes of it: kept in the user's cache, by the hashes of its content and of that.
+
+    So a converter that was mended converts again.
+    """
+    if (converter := _CONVERTERS.get(file.suffix)) is None:
         return file
-    converted = cache_directory("converted") / f"{_sha256(file).hexdigest()}.safetensors"
     try:
+        name = f"{_sha256(file).hexdigest()}-{_sha256(converter.program).hexdigest()[:8]}"
+        converted = cache_directory("converted") / f"{name}{converter.suffix}"
         converted.parent.mkdir(parents=True, exist_ok=True)
-        with converted.with_suffix(".lock").open("w") as lock:
+        with (converted.parent / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # one process of a machine converts, the others wait for it
             if not converted.exists():
-                _convert(file, converted)
+                _convert(file, converter, converted)
     except OSError as error:
-        raise UserError(f"{converted.parent}, where {file.name} is converted to, cannot be written: {error}") from error
+        place = cache_directory("converted")
+        raise UserError(f"{file} cannot be read, or {place}, where it is converted to, not written: {error}") from error
     return converted
 
 
-def _convert(file: Path, converted: Path) -> None:
+def _convert(file: Path, converter: _Converter, converted: Path) -> None:
     with tempfile.TemporaryDirectory(dir=converted.parent) as place:
         unfinished = Path(place) / converted.name
-        command = [sys.executable, "-P", str(_CONVERTER), str(file), str(unfinished)]
+        command = [sys.executable, "-P", str(converter.program), str(file), str(unfinished)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"the converter ended with status {done.returncode}"])[-1]
-            raise UserError(f"{file} cannot be read as weights of PyTorch: {reason:.300}")
+            raise UserError(f"{file} cannot be read as {converter.source}: {reason:.300}")
         os.replace(unfinished, converted)
 
 

@@ -17,7 +17,8 @@ class LoRALinear(nnx.Module):
     W has shape [*inputs, *outputs], A [*inputs, R], B [R, *outputs]. B starts at zero, so that the
     adapted layer equals the frozen one. A and B are `nnx.LoRAParam`s of at least float32; their
     products take operands in the activations' dtype, accumulate and add up in at least float32. W
-    and b are `nnx.Param`s, W of few bits with a `quantize`. Without a `lora` the layer has no adapter.
+    and b are `nnx.Param`s, W of few bits with a `quantize`. Without a `lora` the layer has no adapter, and it may
+    have no b.
     """
 
     def __init__(
@@ -25,6 +26,7 @@ class LoRALinear(nnx.Module):
         inputs: Sequence[int],
         outputs: Sequence[int],
         *,
+        has_bias: bool,
         lora: LoRAConfig | None,
         dtype: jnp.dtype,
         quantize: str,
@@ -35,7 +37,7 @@ class LoRALinear(nnx.Module):
         self.contracted = len(inputs)
         kernel = kernel_std * jax.random.normal(rngs.params(), inputs + outputs, dtype)
         self.kernel = QuantizedKernel(kernel, self.contracted, quantize) if quantize else nnx.Param(kernel)
-        self.bias = nnx.Param(jnp.zeros(outputs, dtype))
+        self.bias = nnx.Param(jnp.zeros(outputs, dtype)) if has_bias else None
         self.scale = lora.alpha / lora.rank if lora else 0.0
         if lora is None:
             self.lora_a = self.lora_b = None
@@ -51,7 +53,8 @@ class LoRALinear(nnx.Module):
         """Applies the layer to the last axes of `x`."""
         kernel = self.kernel
         y = kernel(x) if isinstance(kernel, QuantizedKernel) else jnp.tensordot(x, kernel[...], self.contracted)
-        y += trailing(self.bias[...], y.ndim)
+        if self.bias is not None:
+            y += trailing(self.bias[...], y.ndim)
         if self.lora_a is not None and self.lora_b is not None:
             update = _low_rank(x, self.lora_a[...], self.lora_b[...])
             y = (y + self.scale * update).astype(x.dtype)

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gfn_jax.models.gpt2 import GPT2, WHEREVER, GPT2Config, Layout
+from gfn_jax.models.architecture import Architecture
+from gfn_jax.models.language_model import LanguageModel
+from gfn_jax.models.layout import WHEREVER, Layout
 from gfn_jax.types import LoRAConfig
 
 Weights = dict[str, Any]
@@ -21,7 +23,7 @@ class ModelStructure:
 
     def __init__(
         self,
-        architecture: GPT2Config,
+        architecture: Architecture,
         lora: LoRAConfig,
         *,
         dtype: jnp.dtype,
@@ -32,8 +34,8 @@ class ModelStructure:
         how = {"dtype": dtype, "quantize": quantize, "remat": remat}
         self._arguments = {"architecture": architecture, "lora": lora, **how}
 
-        def build(key: jax.Array, lora: LoRAConfig | None) -> GPT2:
-            return GPT2(architecture, lora, **how, layout=layout, rngs=nnx.Rngs(params=key))
+        def build(key: jax.Array, lora: LoRAConfig | None) -> LanguageModel:
+            return LanguageModel(architecture, lora, **how, layout=layout, rngs=nnx.Rngs(params=key))
 
         self.architecture, self.lora, self.dtype, self.quantize = architecture, lora, dtype, quantize
         self._new_policy = lambda key: build(key, lora)
@@ -49,13 +51,13 @@ class ModelStructure:
         """The same model, computed on other devices or otherwise spread over them."""
         return ModelStructure(**self._arguments, layout=layout)
 
-    def policy(self, adapter: Weights, frozen: Weights) -> GPT2:
+    def policy(self, adapter: Weights, frozen: Weights) -> LanguageModel:
         return nnx.merge(self._policy_graph, adapter, frozen)
 
-    def frozen(self, frozen: Weights) -> GPT2:
+    def frozen(self, frozen: Weights) -> LanguageModel:
         return nnx.merge(self._frozen_graph, frozen)
 
-    def policy_and_frozen(self, adapter: Weights, frozen: Weights) -> tuple[GPT2, GPT2]:
+    def policy_and_frozen(self, adapter: Weights, frozen: Weights) -> tuple[LanguageModel, LanguageModel]:
         return self.policy(adapter, frozen), self.frozen(frozen)
 
     def random_adapter(self, key: jax.Array) -> Weights:

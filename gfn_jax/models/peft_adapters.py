@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 
 from gfn_jax.errors import UserError
-from gfn_jax.models.gpt2 import LAYER_NAMES, adapted_layers
+from gfn_jax.models.architecture import Architecture, module_name
 from gfn_jax.models.hf_architecture import read_json
 from gfn_jax.models.hf_files import adapter_file, opened, save_tensors
 from gfn_jax.models.parts import ModelStructure, Weights
-from gfn_jax.types import LoRAConfig
 
 FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
-_PREFIX = "base_model.model.transformer."
-_TENSOR_NAME = re.compile(r"(?:base_model\.model\.)?(?:transformer\.)?(h\.\d+\..*\.lora_[AB])(?:\.default)?\.weight")
+_PREFIX = "base_model.model."
 _WITHOUT_EFFECT = {  # settings of which any value leaves the adapter's function as it is, or that are read here
     "auto_mapping",
     "base_model_name_or_path",
@@ -47,8 +45,9 @@ _WITHOUT_EFFECT = {  # settings of which any value leaves the adapter's function
 _CHANGES_BASE = ("corda", "loftq", "lora_ga", "olora", "pissa")  # ways to begin that also change the frozen weights
 
 
-def save(directory: Path, adapter: Weights, lora: LoRAConfig, base: str) -> None:
+def save(directory: Path, adapter: Weights, structure: ModelStructure, base: str) -> None:
     """Writes `adapter_config.json` and `adapter_model.safetensors`, for the frozen model that is called `base`."""
+    lora, architecture = structure.lora, structure.architecture
     settings = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -56,16 +55,15 @@ def save(directory: Path, adapter: Weights, lora: LoRAConfig, base: str) -> None
         "r": lora.rank,
         "lora_alpha": int(lora.alpha) if lora.alpha.is_integer() else lora.alpha,
         "lora_dropout": 0.0,
-        "target_modules": list(lora.targets),
-        "fan_in_fan_out": True,  # GPT-2's kernels are [inputs, outputs]
+        "target_modules": list(architecture.adapted_layers(lora.targets)),
+        "fan_in_fan_out": not architecture.outputs_first,
         "bias": "none",
         "use_rslora": False,
         "init_lora_weights": True,
         "inference_mode": True,
     }
     (directory / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    tensors = {f"{_PREFIX}{name}.weight": values for name, values in to_peft(adapter).items()}
-    save_tensors(tensors, directory / "adapter_model.safetensors")
+    save_tensors(to_peft(adapter, architecture), directory / "adapter_model.safetensors")
 
 
 def load(directory: Path, structure: ModelStructure) -> Weights:
@@ -87,41 +85,63 @@ def load(directory: Path, structure: ModelStructure) -> Weights:
         raise UserError(f"{where} was trained with settings that are not supported here: {said}")
     if not isinstance(settings.get("lora_alpha", 8), int | float):
         raise UserError(f"{where}: lora_alpha is {settings['lora_alpha']!r}, and must be a number")
-    tensors = _read(directory, where)
+    architecture = structure.architecture
     base = settings.get("base_model_name_or_path")
-    _check_settings(tensors, settings, structure.lora, where)
-    _check_shapes(tensors, structure.abstract_adapter, f"{where} was made for another model ({base!r})")
-    return from_peft(tensors, structure.abstract_adapter)
+    tensors = _read(directory, architecture, where, base)
+    _check_settings(tensors, settings, structure, where)
+    _check_shapes(tensors, structure, f"{where} was made for another model ({base!r})")
+    return from_peft(tensors, structure.abstract_adapter, architecture)
 
 
-def to_peft(adapter: Weights) -> dict[str, np.ndarray]:
-    """Every layer's `lora_A` [R, inputs] and `lora_B` [outputs, R], as PEFT has them for GPT-2."""
+def remark_on_base(directory: Path, model: str) -> str:
+    """What to tell a user whose adapter was made over a model of another name than `model`; or nothing.
+
+    Its shapes may fit all the same: other weights of one architecture are another model.
+    """
+    base = read_json(directory / "adapter_config.json").get("base_model_name_or_path")
+    if not base or Path(base).name.lower() == Path(model).name.lower():
+        return ""
+    return f"model.lora.init_from: {directory} was trained over {base!r}, and goes on here over {model!r}"
+
+
+def to_peft(adapter: Weights, architecture: Architecture) -> dict[str, np.ndarray]:
+    """Every layer's `lora_A` [R, inputs] and `lora_B` [outputs, R], as PEFT stores them."""
     return {
-        _tensor_name(layer, name, factor): np.ascontiguousarray(_flat(factor, np.asarray(stack[layer])).T)
-        for name, factor, stack in _stacks(adapter)
+        _tensor_name(architecture, layer, name, factor): np.ascontiguousarray(_flat(factor, np.asarray(stack[layer])).T)
+        for name, factor, stack in _stacks(adapter, architecture)
         for layer in range(stack.shape[0])
     }
 
 
-def from_peft(tensors: Mapping[str, np.ndarray], like: Weights) -> Weights:
+def from_peft(tensors: Mapping[str, np.ndarray], like: Weights, architecture: Architecture) -> Weights:
     """The adapter that these tensors are, shaped and typed as `like`; raises `KeyError` where one is missing."""
     adapter: Weights = {"blocks": {module: {} for module in like["blocks"]}}
-    for name, factor, stack in _stacks(like):
-        layers = [np.asarray(tensors[_tensor_name(layer, name, factor)]).T for layer in range(stack.shape[0])]
-        adapter["blocks"][_module(name)][factor] = np.stack(layers).reshape(stack.shape).astype(stack.dtype)
+    for name, factor, stack in _stacks(like, architecture):
+        names = [_tensor_name(architecture, layer, name, factor) for layer in range(stack.shape[0])]
+        values = np.stack([np.asarray(tensors[each]).T for each in names])
+        adapter["blocks"][module_name(name)][factor] = values.reshape(stack.shape).astype(stack.dtype)
     return adapter
 
 
-def _read(directory: Path, where: str) -> dict[str, np.ndarray]:
+def _read(directory: Path, architecture: Architecture, where: str, base: Any) -> dict[str, np.ndarray]:
     """The tensors of the adapter, under the names of `to_peft`."""
+    prefix, layers = re.escape(architecture.prefix), re.escape(architecture.layers)
+    pattern = re.compile(
+        rf"(?:base_model\.model\.)?(?:{prefix})?({layers}\d+\.(?:{'|'.join(map(re.escape, architecture.layer_names))})"
+        r"\.lora_[AB])(?:\.default)?\.weight"
+    )
     with opened(adapter_file(directory)) as stored:
-        named = {name: _TENSOR_NAME.fullmatch(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
+        named = {name: pattern.fullmatch(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
         if strange := [name for name, match in named.items() if not match]:
             raise UserError(
-                f"{where} has tensors that are not LoRA factors of GPT-2's layers, such as {strange[0]}: it was made "
-                "for a model of another architecture, or also adapts embeddings"
+                f"{where} was made for another model ({base!r}), or adapts more than its layers: {strange[0]} is none "
+                f"of {', '.join(architecture.layer_names)}"
             )
-        tensors = {match[1]: stored.get_tensor(name) for name, match in named.items() if match}
+        tensors = {
+            f"{_PREFIX}{architecture.prefix}{match[1]}.weight": stored.get_tensor(name)
+            for name, match in named.items()
+            if match
+        }
     if not tensors:
         raise UserError(f"{where} holds no tensors")
     if flat := [name for name, tensor in tensors.items() if tensor.ndim != 2]:
@@ -130,13 +150,15 @@ def _read(directory: Path, where: str) -> dict[str, np.ndarray]:
 
 
 def _check_settings(
-    tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any], lora: LoRAConfig, where: str
+    tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any], structure: ModelStructure, where: str
 ) -> None:
-    """Raises `UserError`, naming what would be right, where rank, alpha or adapted layers are not those of `lora`."""
-    rank = next(iter(tensors.values())).shape[0 if next(iter(tensors)).endswith("lora_A") else 1]
+    """Raises `UserError`, naming what would be right, where rank, alpha or adapted layers are others than here."""
+    lora, architecture = structure.lora, structure.architecture
+    rank = next(iter(tensors.values())).shape[0 if next(iter(tensors)).endswith("lora_A.weight") else 1]
     alpha = settings.get("lora_alpha", 8) * (math.sqrt(rank) if settings.get("use_rslora") else 1)
-    adapted = tuple(name for name in LAYER_NAMES if any(f".{name}.lora_" in tensor for tensor in tensors))
-    wanted = adapted_layers(lora.targets)
+    names = architecture.layer_names
+    adapted = tuple(name for name in names if any(f".{name}.lora_" in tensor for tensor in tensors))
+    wanted = architecture.adapted_layers(lora.targets)
     wrong = {
         "rank": (rank, rank != lora.rank),
         "alpha": (alpha, not math.isclose(alpha, lora.alpha, rel_tol=1e-6)),
@@ -147,10 +169,11 @@ def _check_settings(
         raise UserError(f"{where} has other settings than this configuration; it needs {' '.join(flags)}")
 
 
-def _check_shapes(tensors: Mapping[str, np.ndarray], like: Weights, complaint: str) -> None:
+def _check_shapes(tensors: Mapping[str, np.ndarray], structure: ModelStructure, complaint: str) -> None:
+    architecture = structure.architecture
     expected = {
-        _tensor_name(layer, name, factor): _flat(factor, np.empty(stack.shape[1:], np.bool)).T.shape
-        for name, factor, stack in _stacks(like)
+        _tensor_name(architecture, layer, name, factor): _flat(factor, np.empty(stack.shape[1:], np.bool)).T.shape
+        for name, factor, stack in _stacks(structure.abstract_adapter, architecture)
         for layer in range(stack.shape[0])
     }
     for name in sorted(expected.keys() | tensors.keys()):
@@ -162,19 +185,16 @@ def _check_shapes(tensors: Mapping[str, np.ndarray], like: Weights, complaint: s
             raise UserError(f"{complaint}: its {name} has shape {tensors[name].shape}, expected {expected[name]}")
 
 
-def _stacks(adapter: Weights) -> Iterator[tuple[str, str, Any]]:
+def _stacks(adapter: Weights, architecture: Architecture) -> Iterator[tuple[str, str, Any]]:
     """Layer name, factor ("lora_a" or "lora_b"), and that factor of all layers."""
-    for name in LAYER_NAMES:
-        for factor, stack in adapter["blocks"].get(_module(name), {}).items():
+    for name in architecture.layer_names:
+        for factor, stack in adapter["blocks"].get(module_name(name), {}).items():
             yield name, factor, stack
 
 
-def _module(name: str) -> str:
-    return name.replace(".", "_")
-
-
-def _tensor_name(layer: int, name: str, factor: str) -> str:
-    return f"h.{layer}.{name}.{factor[:-1]}{factor[-1].upper()}"
+def _tensor_name(architecture: Architecture, layer: int, name: str, factor: str) -> str:
+    stem = f"{_PREFIX}{architecture.prefix}{architecture.layers}{layer}"
+    return f"{stem}.{name}.{factor[:-1]}{factor[-1].upper()}.weight"
 
 
 def _flat(factor: str, values: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from gfn_jax.models.decoding import Cache, Decoder
-from gfn_jax.models.gpt2 import GPT2
+from gfn_jax.models.language_model import LanguageModel
 from gfn_jax.policy.masks import Rules, mask_logits
 from gfn_jax.types import Prompts, checked, trailing
 
@@ -44,7 +44,7 @@ class _Search:
 
 @checked
 def beam_search(
-    model: GPT2, rules: Rules, prompts: Prompts, *, beams: int, groups: int = 1, diversity_penalty: float = 0.0
+    model: LanguageModel, rules: Rules, prompts: Prompts, *, beams: int, groups: int = 1, diversity_penalty: float = 0.0
 ) -> Found:
     """The ended continuations that `beams` beams find for every prompt, as many as there are beams.
 

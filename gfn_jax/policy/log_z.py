@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gfn_jax.models.gpt2 import GPT2
+from gfn_jax.models.language_model import LanguageModel
 from gfn_jax.types import Prompts, checked
 
 Head = dict[str, jax.Array]
@@ -18,7 +18,7 @@ def new_head(width: int, dtype: jnp.dtype) -> Head:
 
 
 @checked
-def log_z(head: Head, frozen: GPT2, prompts: Prompts) -> Float[Array, " B"]:
+def log_z(head: Head, frozen: LanguageModel, prompts: Prompts) -> Float[Array, " B"]:
     """The head's log Z of every prompt."""
     hidden_BxD = jax.lax.stop_gradient(frozen.encode(prompts)[1].last_hidden_BxD)
     features_BxD = hidden_BxD.astype(head["weight"].dtype) / math.sqrt(hidden_BxD.shape[1])

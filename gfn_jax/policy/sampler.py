@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
+from gfn_jax.models.architecture import VOCABULARY_MULTIPLE
 from gfn_jax.models.decoding import Cache, Decoder
-from gfn_jax.models.gpt2 import GPT2, VOCABULARY_MULTIPLE
+from gfn_jax.models.language_model import LanguageModel
 from gfn_jax.policy.masks import Rules, mask_logits
 from gfn_jax.types import Prompts, Scores, Trajectories, checked
 
@@ -120,8 +121,8 @@ def _invert(uniform_N: jax.Array, weights_NxI: jax.Array) -> jax.Array:
 
 @checked
 def sample(
-    policy: GPT2,
-    frozen: GPT2,
+    policy: LanguageModel,
+    frozen: LanguageModel,
     rules: Rules,
     prompts: Prompts,
     key: Key[Array, ""],

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from gfn_jax.models.gpt2 import GPT2
+from gfn_jax.models.language_model import LanguageModel
 from gfn_jax.policy.masks import Rules, mask_logits
 from gfn_jax.types import Prompts, Scores, Trajectories, checked
 
@@ -15,7 +15,7 @@ CHUNK_ELEMENTS = 1 << 23
 
 
 @checked
-def hidden_states(model: GPT2, prompts: Prompts, trajectories: Trajectories) -> Float[Array, "N T D"]:
+def hidden_states(model: LanguageModel, prompts: Prompts, trajectories: Trajectories) -> Float[Array, "N T D"]:
     """The last hidden state at every state of every trajectory; prompts are encoded once each."""
     batch = prompts.length_B.shape[0]
     tokens_BxSxL = trajectories.tokens_NxL.reshape(batch, -1, trajectories.tokens_NxL.shape[-1])
@@ -25,7 +25,7 @@ def hidden_states(model: GPT2, prompts: Prompts, trajectories: Trajectories) -> 
 
 @checked
 def read_out(
-    model: GPT2,
+    model: LanguageModel,
     logits_of: Callable[..., jax.Array],
     hidden: tuple[Float[Array, "N T D"], ...],
     trajectories: Trajectories,
@@ -42,7 +42,7 @@ def read_out(
     no logits are kept or computed again for the backward pass.
     """
     rows, states = hidden[0].shape[:2]
-    chunk = max(1, min(states, CHUNK_ELEMENTS // (rows * model.config.padded_vocab_size)))
+    chunk = max(1, min(states, CHUNK_ELEMENTS // (rows * model.architecture.padded_vocab_size)))
     chunks = -(-states // chunk)
 
     def in_chunks(x):  # [N, T, ..] -> [chunks, N, C, ..], the last chunk padded
@@ -103,7 +103,9 @@ def reached(trajectories: Trajectories) -> tuple[Bool[Array, "N L"], Bool[Array,
 
 
 @checked
-def score(policy: GPT2, frozen: GPT2, rules: Rules, prompts: Prompts, trajectories: Trajectories) -> Scores:
+def score(
+    policy: LanguageModel, frozen: LanguageModel, rules: Rules, prompts: Prompts, trajectories: Trajectories
+) -> Scores:
     """The policy's log-probabilities along the trajectories, under the same masks as in sampling.
 
     A token that the masks forbid at its state has log-probability -inf.
@@ -136,7 +138,7 @@ def only_last_state(scores: Scores, trajectories: Trajectories) -> Scores:
 
 @checked
 def frozen_log_probs(
-    frozen: GPT2, prompts: Prompts, trajectories: Trajectories, terminator: int
+    frozen: LanguageModel, prompts: Prompts, trajectories: Trajectories, terminator: int
 ) -> tuple[Float[Array, "N L"], Float[Array, "N T"]]:
     """The frozen model's own log p(y_{t+1} | s_t) and log p(⊤ | s_t) over its full vocabulary: no masks.
 

@@ -44,7 +44,7 @@ class Answerer:
     ):
         """`rows` is how a batch lies on the mesh; prompts, of `bare` to some `room` tokens, are padded to a bucket."""
         self._tokenizer, self._batch_size, self._rows = tokenizer, config.batch_size, rows
-        longest = structure.architecture.n_positions - config.max_new_tokens
+        longest = structure.architecture.context - config.max_new_tokens
         if longest < room:
             raise UserError(
                 f"reward.answers.max_new_tokens = {config.max_new_tokens} leaves {longest} tokens of the model's "
@@ -73,7 +73,7 @@ class Answerer:
 
     def answer(self, frozen: Weights, prompts: Sequence[str]) -> list[Answer]:
         """One answer to each prompt; of one that is longer than the context, which only noise is, the end counts."""
-        encoded = [ids[-self._buckets[-1] :] for ids in self._tokenizer.encode_batch(prompts)]
+        encoded = [ids[-self._buckets[-1] :] for ids in self._tokenizer.encode_prompts(prompts)]
         members: dict[int, list[int]] = {}
         for index, ids in enumerate(encoded):
             members.setdefault(bucket_of(len(ids), self._buckets), []).append(index)
@@ -90,7 +90,7 @@ class Answerer:
             rows = [row[:length].tolist() for row, length in zip(decoded.tokens_BxL, decoded.length_B, strict=True)]
             texts = self._tokenizer.decode_batch(rows)
             for place, index in enumerate(chosen):
-                text = self._without_end(texts[place])
+                text = texts[place].partition("\n")[0].strip()
                 answers[index] = Answer(text, float(decoded.log_p_B[place]), len(rows[place]))
         return [answers[index] for index in range(len(prompts))]
 
@@ -98,8 +98,3 @@ class Answerer:
         """What `answer` will call."""
         prompts = [Prompts.shapes(self._batch_size, bucket, self._rows) for bucket in self._usual]
         return [Call(self._decode, (frozen, each)) for each in prompts]
-
-    def _without_end(self, text: str) -> str:
-        for index in self._tokenizer.special_ids:
-            text = text.partition(self._tokenizer.items[index].decode())[0]
-        return text.partition("\n")[0].strip()

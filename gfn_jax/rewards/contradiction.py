@@ -58,7 +58,7 @@ class ContradictionReward(Reward):
         self.granularity = config.granularity
         self._config, self._context, self._pool = config, context, pool
         self._answer_prompt = answer_prompt
-        bare = len(context.tokenizer.encode(answer_prompt.fill(question="", subject="")))
+        bare = len(context.tokenizer.encode_prompt(answer_prompt.fill(question="", subject="")))
         self._answerer = Answerer(
             config.answers,
             context.own_structure,

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gfn_jax.models.gpt2 import GPT2
+from gfn_jax.models.language_model import LanguageModel
 from gfn_jax.models.parts import Weights
 from gfn_jax.policy.scorer import frozen_log_probs
 from gfn_jax.rewards.protocol import Call, Components, Reward, RewardContext
@@ -22,7 +22,9 @@ from gfn_jax.types import Prompts, Trajectories, checked
 
 
 @checked
-def log_likelihood(frozen: GPT2, prompts: Prompts, trajectories: Trajectories, terminator: int) -> Float[Array, "N T"]:
+def log_likelihood(
+    frozen: LanguageModel, prompts: Prompts, trajectories: Trajectories, terminator: int
+) -> Float[Array, "N T"]:
     """log p_frozen(y_1 .. y_t ⊤ | prompt) for every prefix t that a trajectory reaches.
 
     What stands behind a trajectory's stop is never scored.

@@ -9,13 +9,15 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from gfn_jax.errors import UserError
-from gfn_jax.models.gpt2 import WHEREVER, Layout, weight_axes
+from gfn_jax.models.layout import WHEREVER, AxisNames, Layout
+from gfn_jax.models.parts import ModelStructure
 from gfn_jax.rows import BATCH_AXES
 
 AXES = ("process", "data", "model")
 _RULES = {"vocabulary": "model", "heads": "model", "inner": "model"}
 """The mesh axis that an axis of a weight is split over; others are whole on every device."""
 _FULLY_SHARDED = _RULES | {"width": "data"}
+_SAID = {"vocabulary": "(padded) vocabulary", "heads": "key-value heads", "inner": "MLP's inner width"}
 
 
 def make_mesh(data: int, model: int) -> Mesh:
@@ -78,7 +80,7 @@ def partition(axes: Sequence[str | None], rules: Mapping[str, str]) -> P:
     return P(*over)
 
 
-def weight_shardings(mesh: Mesh, abstract_frozen: Any, *, fsdp: bool) -> Any:
+def weight_shardings(mesh: Mesh, structure: ModelStructure, *, fsdp: bool) -> Any:
     """A sharding for every frozen weight, by the rule table.
 
     With `fsdp` (fully sharded data parallelism) the devices that hold the same part of a weight, within a
@@ -87,17 +89,20 @@ def weight_shardings(mesh: Mesh, abstract_frozen: Any, *, fsdp: bool) -> Any:
 
     def sharding(path, leaf):
         keys = tuple(entry.key for entry in path)
-        spec = _weight_partition(keys, leaf.shape, mesh, _FULLY_SHARDED if fsdp else _RULES)
-        for size, axis in zip(leaf.shape, spec, strict=True):
+        axes = structure.architecture.weight_axes(keys, leaf.ndim)
+        spec = _weight_partition(
+            axes, leaf.shape, mesh, _FULLY_SHARDED if fsdp else _RULES, where_divisible=_is_scale(keys)
+        )
+        for size, name, axis in zip(leaf.shape, axes, spec, strict=True):
             if axis and size % mesh.shape[axis]:
                 raise UserError(
-                    f"mesh.{axis} = {mesh.shape[axis]} does not divide an axis of size {size} of the weight "
-                    f"{'.'.join(keys)}; "
+                    f"mesh.{axis} = {mesh.shape[axis]} does not divide the {size} of the {_SAID.get(name or '', name)} "
+                    f"(weight {'.'.join(keys)}); "
                     + ("split the prompts instead, with mesh.data" if axis == "model" else "unset mesh.fsdp")
                 )
         return NamedSharding(mesh, spec)
 
-    return jax.tree_util.tree_map_with_path(sharding, abstract_frozen)
+    return jax.tree_util.tree_map_with_path(sharding, structure.abstract_frozen)
 
 
 def model_layout(mesh: Mesh, *, fsdp: bool, of_shard: bool = False) -> Layout:
@@ -119,17 +124,22 @@ def model_layout(mesh: Mesh, *, fsdp: bool, of_shard: bool = False) -> Layout:
         width = "model" if x.shape[-2] > 1 else None  # in decoding there is one position: nothing to save
         return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(prompts, *between, width)))
 
-    def whole(path: tuple[str, ...], weight: jax.Array) -> jax.Array:
-        return jax.lax.with_sharding_constraint(
-            weight, NamedSharding(mesh, _weight_partition(path, weight.shape, mesh, _RULES))
-        )
+    def whole(axes: AxisNames, weight: jax.Array) -> jax.Array:
+        spec = _weight_partition(axes, weight.shape, mesh, _RULES, where_divisible=True)
+        return jax.lax.with_sharding_constraint(weight, NamedSharding(mesh, spec))
 
     return Layout(spread, whole if fsdp else None)
 
 
-def _weight_partition(path: tuple[str, ...], shape: tuple[int, ...], mesh: Mesh, rules: Mapping[str, str]) -> P:
-    """Where a weight lies, or one layer of a stack; a quantised kernel's scales are split only where that divides."""
-    spec = partition(weight_axes(path, len(shape))[-len(shape) :], rules)
-    if path[-2:] != ("kernel", "scale"):
+def _is_scale(path: tuple[str, ...]) -> bool:
+    return path[-2:] == ("kernel", "scale")
+
+
+def _weight_partition(
+    axes: Sequence[str | None], shape: tuple[int, ...], mesh: Mesh, rules: Mapping[str, str], *, where_divisible: bool
+) -> P:
+    """Where a weight lies, or one layer of a stack; axes may be split only `where_divisible`, as those of scales."""
+    spec = partition(axes, rules)
+    if not where_divisible:
         return spec
     return P(*(axis if axis and size % mesh.shape[axis] == 0 else None for size, axis in zip(shape, spec, strict=True)))

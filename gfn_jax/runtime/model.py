@@ -13,8 +13,9 @@ from jax.sharding import Mesh
 from gfn_jax.config import Model
 from gfn_jax.errors import UserError
 from gfn_jax.models import hf_architecture, hf_files, peft_adapters
-from gfn_jax.models.gpt2 import LAYER_NAMES, Layout, adapted_layers, input_axes
+from gfn_jax.models.architecture import ALL_LINEAR
 from gfn_jax.models.hf_weights import Index, Read, load_weights
+from gfn_jax.models.layout import Layout
 from gfn_jax.models.parts import ModelStructure, Weights
 from gfn_jax.models.quantization import quantize_stack
 from gfn_jax.runtime.keys import Purpose, key_for
@@ -27,11 +28,13 @@ class Found(NamedTuple):
 
     directory  of the frozen weights; None where they are random
     adapter    what the policy begins with, on the host; None where it is a fresh one
+    remark     what a user should know of it, or nothing
     """
 
     structure: ModelStructure
     directory: Path | None
     adapter: Weights | None
+    remark: str
 
 
 class Loaded(NamedTuple):
@@ -48,14 +51,17 @@ def find_model(config: Model, layout: Layout) -> Found:
     Raises `UserError` where there is none, its layers are not those of `model.lora.targets`, or the adapter of
     `model.lora.init_from` is not one of these settings.
     """
-    for target in config.lora.targets:
-        if not adapted_layers([target]):
-            raise UserError(f"model.lora.targets: no layer is called {target!r}; there are {', '.join(LAYER_NAMES)}")
     if config.random_init:
         directory, architecture = None, hf_architecture.named_architecture(config.name_or_path)
     else:
         directory = hf_files.find_model(config.name_or_path, "model.name_or_path")
         architecture = hf_architecture.read_architecture(directory)
+    for target in config.lora.targets:
+        if not architecture.adapted_layers((target,)):
+            raise UserError(
+                f"model.lora.targets: no layer of {config.name_or_path} is called {target!r}; there are "
+                f"{', '.join(architecture.layer_names)}, and {ALL_LINEAR} for all of them"
+            )
     lora = LoRAConfig(config.lora.rank, config.lora.alpha, config.lora.targets)
     structure = ModelStructure(
         architecture,
@@ -65,11 +71,12 @@ def find_model(config: Model, layout: Layout) -> Found:
         remat=config.remat,
         layout=layout,
     )
-    adapter = None
+    adapter, remark = None, ""
     if config.lora.init_from:
         files = hf_files.find_directory(config.lora.init_from, "model.lora.init_from", peft_adapters.FILES)
         adapter = peft_adapters.load(files, structure)
-    return Found(structure, directory, adapter)
+        remark = peft_adapters.remark_on_base(files, config.name_or_path)
+    return Found(structure, directory, adapter, remark)
 
 
 def load_model(found: Found, mesh: Mesh, shardings: Any, seed: int) -> Loaded:
@@ -77,7 +84,7 @@ def load_model(found: Found, mesh: Mesh, shardings: Any, seed: int) -> Loaded:
 
     Raises `UserError` for whatever is wrong with them.
     """
-    structure, directory, adapter = found
+    structure, directory, adapter, _ = found
     if adapter is None:
         adapter = jax.jit(structure.random_adapter, out_shardings=replicated(mesh))(key_for(seed, Purpose.ADAPTER))
     else:
@@ -103,7 +110,7 @@ def _place(structure: ModelStructure, shardings: Any, path: tuple[str, ...], sha
     wide = jnp.promote_types(structure.dtype, jnp.float32)
     whole = jax.make_array_from_callback(shape, sharding["qvalue"], functools.partial(read, dtype=wide))
     quantized = jax.jit(quantize_stack, static_argnums=(1, 2), out_shardings=sharding)
-    return jax.block_until_ready(quantized(whole, input_axes(path), structure.quantize))
+    return jax.block_until_ready(quantized(whole, structure.architecture.input_axes(path), structure.quantize))
 
 
 def _remembering(read: Read) -> Read:

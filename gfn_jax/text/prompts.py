@@ -17,6 +17,8 @@ def read_lines(path: str, key: str) -> dict[int, str]:
 
     Raises `UserError`, naming the configuration's `key`, where there is nothing to read.
     """
+    if not path:
+        raise UserError(f"{key} is empty: name a file")
     try:
         lines = Path(path).read_text(encoding="utf-8").split("\n")
     except FileNotFoundError as error:

@@ -28,7 +28,7 @@ def test_greedy_equals_hugging_face_under_left_padding(hugging_face_directory, m
     output = model.generate(inputs, eos_token_id=ends, min_new_tokens=min_new_tokens, **settings)[:, width:]
 
     architecture = hf_architecture.read_architecture(directory)
-    structure = ModelStructure(architecture, LoRAConfig(1, 1.0, ("c_attn",)), dtype=jnp.float32, remat=False)
+    structure = ModelStructure(architecture, LoRAConfig(1, 1.0, ("all-linear",)), dtype=jnp.float32, remat=False)
     frozen = structure.frozen(hf_weights.load_weights(directory, architecture, jnp.dtype("float32")))
     ends_V = np.zeros(architecture.padded_vocab_size, bool)
     ends_V[ends] = True

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from helpers import save_gpt2
+from architectures import save_model
 from safetensors.torch import load_file, save_file
+from transformers import GPT2Config
 
 from gfn_jax.errors import UserError
 from gfn_jax.models.hf_architecture import read_architecture
@@ -23,7 +24,7 @@ from gfn_jax.models.hf_weights import load_weights, to_hugging_face
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     directory = tmp_path_factory.mktemp("original")
-    save_gpt2(directory, vocab_size=17, n_positions=7, n_embd=6, n_head=2, n_layer=2)
+    save_model(directory, GPT2Config(vocab_size=17, n_positions=7, n_embd=6, n_head=2, n_layer=2))
     return directory
 
 
@@ -196,12 +197,12 @@ def test_a_hub_name_is_found_in_the_cache_without_a_network(original, tmp_path, 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("model_type", "bert", "only 'gpt2'"),
+        ("model_type", "bert", "there are gpt2, llama"),
         ("scale_attn_by_inverse_layer_idx", True, "scale_attn_by_inverse_layer_idx"),
         ("n_head", 5, "not divisible by n_head 5"),
         ("n_head", 0, "n_head is 0: at least 1 is needed"),
         ("n_layer", 0, "n_layer is 0: at least 1 is needed"),
-        ("n_layer", "four", r"n_layer: .*valid integer.*'four'"),
+        ("n_layer", "four", "n_layer is 'four', and a valid integer"),
     ],
 )
 def test_architectures_that_are_not_computed_are_refused(original, tmp_path, key, value, message):

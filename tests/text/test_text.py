@@ -2,19 +2,24 @@
 
 import collections
 import functools
+import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from helpers import MINIATURE, ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer as HFTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from gfn_jax.base_config import base
 from gfn_jax.errors import UserError
 from gfn_jax.text.prompts import indices_of_step, pad_to_bucket, read_lines, split
 from gfn_jax.text.tokenizer import Tokenizer
-from gfn_jax.text.vocabulary import banned_items, terminator_id
+from gfn_jax.text.vocabulary import END_OF_TEXT, banned_items, terminator_id
 
 RULES = base().task.bans.to_dict()
 
@@ -37,24 +42,206 @@ def handmade(tmp_path_factory):
     return Tokenizer(directory)
 
 
-@settings(max_examples=100, deadline=None)
-@given(text=st.text())
-def test_encoding_equals_hugging_face_and_decodes_to_itself(tokenizer, text):
-    theirs = hugging_face()
-    assert tokenizer.encode(text) == theirs(text)["input_ids"]
-    assert tokenizer.decode(tokenizer.encode(text)) == text
+STEPS: dict[str, dict[str, Any]] = {  # as published: of Llama 2 and Mistral, of those that came after them, of Gemma
+    "prepended": {"normalizer": normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])},
+    "metaspace": {"pre_tokenizer": pre_tokenizers.Metaspace("▁", prepend_scheme="first", split=False)},
+    "replaced": {
+        "normalizer": normalizers.Replace(" ", "▁"),
+        "pre_tokenizer": pre_tokenizers.Split(" ", "merged_with_previous"),
+    },
+}
+BYTES = range(3, 259)  # the ids of the byte fallback
+NO_ITEM = 259
+
+
+def save_sentence_piece(directory: Path, kind: str) -> Path:
+    """A small tokenizer of SentencePiece's sort: three special items, 256 bytes, an id without item, and pieces."""
+    text = ['The cat sat on the mat. "No," she said... See the cats. They ate.'] * 3
+    trained = HFTokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.Metaspace("▁")
+    trained.train_from_iterator(text, trainers.BpeTrainer(vocab_size=60, show_progress=False))
+    model = json.loads(trained.to_str())["model"]
+    names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    names_by_id = dict(enumerate(names)) | {NO_ITEM + 1 + rank: piece for piece, rank in model["vocab"].items()}
+    vocabulary = {name: index for index, name in names_by_id.items()} | {"<tool>": len(names_by_id) + 1}
+    merges = [tuple(pair) for pair in model["merges"]]
+    tokenizer = HFTokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    tokenizer.add_tokens([AddedToken("<tool>", special=False, normalized=False)])
+    for name, step in STEPS[kind].items():
+        setattr(tokenizer, name, step)
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence(steps if kind == "replaced" else [*steps, decoders.Strip(" ", 1, 0)])
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    directory.mkdir()
+    tokenizer.save(str(directory / "tokenizer.json"))
+    return directory
 
 
 @functools.cache
-def hugging_face():
-    return AutoTokenizer.from_pretrained(MINIATURE / "gpt2")
+def hugging_face(directory: Path = MINIATURE / "gpt2") -> Any:
+    if directory == MINIATURE / "gpt2":
+        return AutoTokenizer.from_pretrained(directory)
+    return PreTrainedTokenizerFast(tokenizer_file=str(directory / "tokenizer.json"))
+
+
+@pytest.fixture(scope="module", params=STEPS)
+def sentence_piece(request, tmp_path_factory):
+    """A tokenizer of each kind, and its directory."""
+    directory = save_sentence_piece(tmp_path_factory.mktemp("pieces") / "here", request.param)
+    return Tokenizer(directory), directory
+
+
+TEXTS = st.text(st.characters(exclude_characters="▁<", exclude_categories=["Cs"])) | st.text(
+    " Thecatson.", max_size=20
+)  # no special names
 
 
 @settings(max_examples=100, deadline=None)
-@given(ids=st.lists(st.integers(0, 300), max_size=8))
-def test_items_spell_what_decoding_says(handmade, ids):
-    spelled = b"".join(handmade.items[index] for index in ids).decode(errors="replace")
-    assert handmade.decode(ids) == spelled
+@given(text=st.text(st.characters(exclude_characters="<", exclude_categories=["Cs"])))
+def test_encoding_equals_hugging_face_and_decodes_to_itself(tokenizer, text):
+    assert tokenizer.encode_prompt(text) == tokenizer.encode(text) == hugging_face()(text)["input_ids"]
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.encode_continuation(text) == tokenizer.encode(text)
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=TEXTS)
+def test_prompts_of_pieces_equal_hugging_face_and_continuations_decode_to_themselves(sentence_piece, text):
+    ours, directory = sentence_piece
+    theirs = hugging_face(directory)(text)["input_ids"]
+    assert ours.encode_prompt(text) == ours.encode_prompts(["a", text])[1] == theirs
+    assert ours.encode(text) == theirs[1:]
+    assert ours.decode(ours.encode_continuation(text)) == text
+    assert ours.decode(ours.encode(text)) in (text, f" {text}")
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_decoding_equals_hugging_face_and_is_what_the_items_spell(tokenizer, data):
+    ids = data.draw(st.lists(st.integers(0, len(tokenizer.items) - 1) | st.integers(0, 300), max_size=8))
+    theirs = hugging_face().decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    assert tokenizer.decode(ids) == tokenizer.decode_batch([[], ids])[1] == theirs
+    words = [index for index in ids if index not in tokenizer.special_ids]
+    assert b"".join(tokenizer.items[index] for index in words).decode(errors="replace") == theirs
+
+
+def test_a_continuation_of_pieces_keeps_its_space(sentence_piece):
+    tokenizer, directory = sentence_piece
+    ids = tokenizer.encode_prompt("The cat sat")
+    start = tokenizer.pieces(ids).index(" sat")
+    assert tokenizer.decode(ids[start:]) == " sat"
+    assert tokenizer.decode(ids[:start]) + tokenizer.decode(ids[start:]) == tokenizer.decode(ids)
+    assert tokenizer.decode(ids).strip() == hugging_face(directory).decode(ids, skip_special_tokens=True)
+    assert tokenizer.pieces([2, *tokenizer.encode_continuation("\n"), 3 + 0xC3]) == ["</s>", "\n", "�"]
+
+
+def test_special_names_in_a_text_are_text(sentence_piece, handmade):
+    tokenizer, _ = sentence_piece
+    assert tokenizer.prefix_ids == [1]
+    for each, name in ((tokenizer, "</s>"), (handmade, "<|endoftext|>")):
+        ids = each.encode(f"the {name} sat")
+        assert each.special_ids
+        assert not each.special_ids & {*ids}
+        assert each.decode(ids).strip() == f"the {name} sat"
+        assert each.decode([*ids, *each.special_ids]) == each.decode(ids)
+    (tool,) = tokenizer.encode_continuation("<tool>")  # which is no special item
+    assert tokenizer.pieces([tool]) == ["<tool>"]
+
+
+def test_what_stands_behind_a_text_is_dropped(tmp_path):
+    directory = save_sentence_piece(tmp_path / "here", "prepended")
+    backend = HFTokenizer.from_file(str(directory / "tokenizer.json"))
+    named = [("<s>", 1), ("</s>", 2)]
+    backend.post_processor = processors.TemplateProcessing("<s> <s> $A </s>", special_tokens=named)
+    backend.save(str(directory / "tokenizer.json"))
+    tokenizer = Tokenizer(directory)
+    assert tokenizer.prefix_ids == [1, 1]
+    assert [*tokenizer.encode_prompt("the cat"), 2] == hugging_face(directory)("the cat")["input_ids"]
+
+
+def test_bytes_are_what_they_stand_for_and_ids_without_item_are_banned(sentence_piece):
+    tokenizer, _ = sentence_piece
+    assert [tokenizer.items[index] for index in BYTES] == [bytes([byte]) for byte in range(256)]
+    assert tokenizer.byte_ids == {*BYTES}
+    banned = banned_items(tokenizer, ".", RULES)
+    assert banned["line_break"][3 + ord("\n")]
+    assert [*np.flatnonzero(banned["unused"])] == [NO_ITEM]
+    assert tokenizer.items[NO_ITEM] == b""
+    assert [*np.flatnonzero(banned["special"])] == [0, 1, 2]
+    np.testing.assert_array_equal(banned["part_of_character"][BYTES], np.arange(256) >= 128)
+
+
+def test_a_terminator_is_rather_a_piece_than_a_byte(sentence_piece):
+    tokenizer, _ = sentence_piece
+    stop = terminator_id(tokenizer, ".")
+    assert tokenizer.items[stop] == b"."
+    assert stop not in BYTES
+    banned = banned_items(tokenizer, ".", {})["terminator"]
+    assert banned[3 + ord(".")]
+    assert not banned[stop]
+    assert terminator_id(tokenizer, "\n") == 3 + ord("\n")
+    assert tokenizer.items[terminator_id(tokenizer, " the")] == b" the"
+    with pytest.raises(UserError, match="must be one token of this tokenizer, and is"):
+        terminator_id(tokenizer, " the cat")
+    with pytest.raises(UserError, match=r"'</s>' is a special item, .*'<end of text>' stands for"):
+        terminator_id(tokenizer, "</s>")
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 2),  # by its usual name
+        ({"tokenizer_config.json": {"eos_token": "<s>"}}, 1),
+        ({"tokenizer_config.json": {"eos_token": {"content": "<unk>"}}}, 0),
+        ({"tokenizer_config.json": {"eos_token": None}, "special_tokens_map.json": {"eos_token": "<s>"}}, 1),
+        ({"tokenizer_config.json": {"eos_token": "nowhere"}}, 2),
+    ],
+)
+def test_the_end_of_text_is_the_one_that_the_files_name(tmp_path, files, expected):
+    directory = save_sentence_piece(tmp_path / "here", "replaced")
+    for name, content in files.items():
+        (directory / name).write_text(json.dumps(content))
+    tokenizer = Tokenizer(directory)
+    assert tokenizer.end_of_text == terminator_id(tokenizer, END_OF_TEXT) == expected
+    banned = banned_items(tokenizer, END_OF_TEXT, RULES)
+    assert not banned["terminator"].any()
+    assert {*np.flatnonzero(banned["special"])} == {0, 1, 2} - {expected}
+
+
+def test_an_end_of_text_that_is_not_there_is_refused(tmp_path):
+    directory = save_sentence_piece(tmp_path / "here", "replaced")
+    text = (directory / "tokenizer.json").read_text()
+    (directory / "tokenizer.json").write_text(text.replace("</s>", "<end>"))
+    tokenizer = Tokenizer(directory)
+    assert tokenizer.end_of_text is None
+    with pytest.raises(UserError, match="has no item that ends a text"):
+        terminator_id(tokenizer, END_OF_TEXT)
+    (directory / "tokenizer_config.json").write_text("[]")
+    with pytest.raises(UserError, match=r"tokenizer_config\.json is not a JSON object"):
+        Tokenizer(directory)
+
+
+@pytest.mark.parametrize(
+    ("model", "decoder", "named"),
+    [
+        (
+            models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"),
+            decoders.WordPiece(),
+            "WordPiece decoded by WordPiece",
+        ),
+        (models.BPE({"a": 0}, []), None, "BPE decoded by nothing"),
+        (models.BPE({"a": 0}, []), decoders.Replace("_", " "), "BPE decoded by Replace"),
+        (models.WordLevel({"a": 0}, unk_token="a"), decoders.ByteLevel(), "WordLevel decoded by ByteLevel"),
+    ],
+)
+def test_tokenizers_of_other_kinds_are_refused_by_name(tmp_path, model, decoder, named):
+    tokenizer = HFTokenizer(model)
+    if decoder is not None:
+        tokenizer.decoder = decoder
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match=named):
+        Tokenizer(tmp_path)
 
 
 def test_a_directory_without_or_with_a_broken_tokenizer_is_refused(tmp_path):
@@ -111,17 +298,17 @@ def test_gpt2_has_352_parts_of_characters():
     assert banned_items(Tokenizer(directory), ".", RULES)["part_of_character"].sum() == 352
 
 
-def test_whatever_is_allowed_is_text_that_only_the_terminator_ends(tokenizer):
+def test_whatever_is_allowed_is_text_that_only_the_terminator_ends(tokenizer, sentence_piece):
     """Random strings of allowed items decode to whole text without the terminator's character."""
-    allowed = np.flatnonzero(~np.any(list(banned_items(tokenizer, ".", RULES).values()), axis=0))
-    stop = terminator_id(tokenizer, ".")
-    words = allowed[allowed != stop]
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        text = tokenizer.decode(rng.choice(words, 12).tolist())
-        assert "." not in text
-        assert "�" not in text
-        assert text.isprintable()
+    for each in (tokenizer, sentence_piece[0]):
+        allowed = np.flatnonzero(~np.any(list(banned_items(each, ".", RULES).values()), axis=0))
+        words = allowed[allowed != terminator_id(each, ".")]
+        rng = np.random.default_rng(0)
+        for _ in range(200):
+            text = each.decode(rng.choice(words, 12).tolist())
+            assert "." not in text
+            assert "�" not in text
+            assert text.isprintable()
 
 
 def test_a_terminator_of_several_tokens_and_a_bad_rule_are_refused(tokenizer):

@@ -1,21 +1,19 @@
-"""Parity with Hugging Face, and the ways of computing the same thing agree."""
+"""The ways of computing the same thing agree."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from enumerable import TinyWorld
-from safetensors.torch import save_file
 
 from gfn_jax.models.decoding import Decoder
-from gfn_jax.models.gpt2 import GPT2
 from gfn_jax.models.hf_architecture import read_architecture
 from gfn_jax.models.hf_weights import load_weights
+from gfn_jax.models.language_model import LanguageModel
 from gfn_jax.models.parts import ModelStructure
 from gfn_jax.types import LoRAConfig, Prompts
 
-ALL_LAYERS = LoRAConfig(3, 6.0, ("c_attn", "c_proj", "c_fc"))
+ALL_LAYERS = LoRAConfig(3, 6.0, ("all-linear",))
 
 
 def load(directory, dtype=jnp.float32, remat=False):
@@ -28,41 +26,6 @@ def random_prompts(vocabulary, rows=3, length=13):
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, vocabulary, (rows, length)).astype(np.int32)
     return Prompts(jnp.asarray(tokens), jnp.array([length, length - 4, 1][:rows]))
-
-
-def test_logits_and_gradients_equal_hugging_face(hugging_face_directory, tmp_path):
-    theirs, directory = hugging_face_directory
-    architecture, structure, frozen = load(directory)
-    prompts = random_prompts(architecture.vocab_size)
-    is_real = np.arange(13)[None] < np.asarray(prompts.length_B)[:, None]
-    cotangent = np.random.default_rng(1).normal(size=(*is_real.shape, architecture.vocab_size)).astype(np.float32)
-    cotangent *= is_real[..., None]
-
-    @jax.jit
-    def logits(frozen):
-        model = structure.frozen(frozen)
-        return model.logits(model.encode(prompts)[0])
-
-    their_logits = theirs(torch.tensor(prompts.tokens_BxP.tolist())).logits
-    ours = np.asarray(logits(frozen))
-    scale = their_logits.abs().max().item()
-    np.testing.assert_allclose(
-        ours[is_real][:, : architecture.vocab_size], their_logits.detach().numpy()[is_real], rtol=0, atol=1e-4 * scale
-    )
-    assert np.isneginf(ours[..., architecture.vocab_size :]).all()
-
-    gradient = jax.jit(jax.grad(lambda frozen: (logits(frozen)[..., : architecture.vocab_size] * cotangent).sum()))(
-        frozen
-    )
-    theirs.zero_grad()
-    (their_logits * torch.asarray(cotangent)).sum().backward()
-    # Their gradients, saved as if they were weights, come into our layout by the tested loader.
-    tensors = {name: parameter.grad.clone() for name, parameter in theirs.named_parameters()}
-    save_file(tensors, tmp_path / "model.safetensors")
-    expected = load_weights(tmp_path, architecture, jnp.float32)
-    assert jax.tree.structure(expected) == jax.tree.structure(gradient)
-    for want, got in zip(jax.tree.leaves(expected), jax.tree.leaves(gradient), strict=True):
-        np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +75,7 @@ def test_remat_saves_memory_and_changes_no_gradient(world):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, expected)
 
 
-def whole_sequences(model: GPT2, prompts, tokens_BxSxL):
+def whole_sequences(model: LanguageModel, prompts, tokens_BxSxL):
     """Hidden states of the continuations, each computed from its whole sequence without a cache."""
     _, samples, length = tokens_BxSxL.shape
     longest = int(prompts.length_B.max())
@@ -157,15 +120,15 @@ def test_what_stands_behind_a_prompt_is_never_read(world):
 def test_causality_by_differentiating_earlier_outputs_by_later_inputs(world):
     """No hidden state depends on a later token's embedding, and each depends on its own and on earlier ones."""
     tokens = jnp.array([[3, 1, 4, 0, 5]])  # all different: a row of the embedding is one position
-    direction = jax.random.normal(jax.random.key(0), (world.structure.architecture.n_embd,))
+    direction = jax.random.normal(jax.random.key(0), (world.structure.architecture.width,))
 
     @jax.jit
     @jax.jacobian
-    def jacobian(wte):
-        model = world.structure.policy(world.adapter, {**world.frozen, "wte": wte})
+    def jacobian(embedding):
+        model = world.structure.policy(world.adapter, {**world.frozen, "token_embedding": embedding})
         return model.encode(Prompts(tokens, jnp.array([5])))[0][0] @ direction
 
-    by_row = jnp.abs(jacobian(world.frozen["wte"])).sum(-1)  # [position of the output, vocabulary]
+    by_row = jnp.abs(jacobian(world.frozen["token_embedding"])).sum(-1)  # [position of the output, vocabulary]
     by_position = np.asarray(by_row[:, tokens[0]])
     assert (by_position[np.triu_indices(5, 1)] == 0).all()
     assert (by_position[np.tril_indices(5)] > 0).all()

@@ -1,0 +1,73 @@
+"""Attention of continuations to themselves and to the prompt that they share, with grouped queries.
+
+Of H heads each of G key-value heads serves M = H / G (Ainslie et al. 2023); keys are never repeated in memory.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+
+@struct.dataclass
+class KeyValues:
+    """Keys and values, with whatever leading axes stand before [.., G, K]."""
+
+    keys: jax.Array
+    values: jax.Array
+
+
+def is_visible(query_positions: jax.Array, key_positions: jax.Array, window: int | None) -> jax.Array:
+    """Which keys [.., C] a causal query at each of the positions [.., Q] sees, as [.., Q, C]."""
+    behind = query_positions[..., :, None] - key_positions[..., None, :]
+    return behind >= 0 if window is None else (behind >= 0) & (behind < window)
+
+
+def attention(
+    q_BxSxQxGxMxK: jax.Array,
+    own: KeyValues,
+    own_mask_QxC: jax.Array,
+    scale: float,
+    prompt: KeyValues | None = None,
+    prompt_mask_BxQxP: jax.Array | None = None,
+) -> jax.Array:
+    """Attention of S continuations over their own keys and, behind them, their shared prompt's.
+
+    `own` is [B, S, C, G, K], `prompt` [B, P, G, K]; the prompt's mask may have one row for all queries.
+    """
+    accumulate = jnp.promote_types(q_BxSxQxGxMxK.dtype, jnp.float32)
+    logits = jnp.einsum("bsqgmk,bscgk->bsgqmc", q_BxSxQxGxMxK, own.keys, preferred_element_type=accumulate)
+    logits = jnp.where(own_mask_QxC[None, None, None, :, None, :], scale * logits, -jnp.inf)
+    if prompt is None or prompt_mask_BxQxP is None:
+        weights = jax.nn.softmax(logits, axis=-1).astype(own.values.dtype)
+        return jnp.einsum("bsgqmc,bscgk->bsqgmk", weights, own.values)
+    prompt_logits = jnp.einsum("bsqgmk,bpgk->bsgqmp", q_BxSxQxGxMxK, prompt.keys, preferred_element_type=accumulate)
+    prompt_logits = jnp.where(prompt_mask_BxQxP[:, None, None, :, None, :], scale * prompt_logits, -jnp.inf)
+    both = jax.nn.softmax(jnp.concatenate([logits, prompt_logits], -1), axis=-1).astype(own.values.dtype)
+    weights, prompt_weights = jnp.split(both, [logits.shape[-1]], axis=-1)
+    return jnp.einsum("bsgqmc,bscgk->bsqgmk", weights, own.values) + jnp.einsum(
+        "bsgqmp,bpgk->bsqgmk", prompt_weights, prompt.values
+    )
+
+
+def attend_once(
+    q_BxSxGxMxK: jax.Array,
+    own: KeyValues,
+    own_mask_L: jax.Array,
+    scale: float,
+    prompt: KeyValues,
+    prompt_mask_BxP: jax.Array,
+) -> jax.Array:
+    """Attention of one position of every continuation to its own keys and to its prompt's.
+
+    `own` is [B, S, G, L, K], `prompt` [B, G, P, K].
+    """
+    accumulate = jnp.promote_types(q_BxSxGxMxK.dtype, jnp.float32)
+    own_logits = jnp.einsum("bsgmk,bsglk->bsgml", q_BxSxGxMxK, own.keys, preferred_element_type=accumulate)
+    own_logits = jnp.where(own_mask_L[None, None, None, None, :], scale * own_logits, -jnp.inf)
+    prompt_logits = jnp.einsum("bsgmk,bgpk->bsgmp", q_BxSxGxMxK, prompt.keys, preferred_element_type=accumulate)
+    prompt_logits = jnp.where(prompt_mask_BxP[:, None, None, None, :], scale * prompt_logits, -jnp.inf)
+    weights = jax.nn.softmax(jnp.concatenate([own_logits, prompt_logits], -1), axis=-1).astype(own.values.dtype)
+    own_weights, prompt_weights = jnp.split(weights, [own.keys.shape[3]], axis=-1)
+    return jnp.einsum("bsgml,bsglk->bsgmk", own_weights, own.values) + jnp.einsum(
+        "bsgmp,bgpk->bsgmk", prompt_weights, prompt.values
+    )

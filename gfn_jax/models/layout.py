@@ -1,0 +1,23 @@
+"""Where, over devices, a model's values lie while it computes."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+
+AxisNames = tuple[str | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """By default wherever the compiler puts them.
+
+    spread  what is kept of every position, [.., D], between the parts of a layer
+    whole   a weight, whose axes have these names, as the computation needs it; None where it is whole as it is
+    """
+
+    spread: Callable[[jax.Array], jax.Array] = lambda x: x
+    whole: Callable[[AxisNames, jax.Array], jax.Array] | None = None
+
+
+WHEREVER = Layout()
