@@ -26,6 +26,7 @@ def get_config():
     config.reward.temperature_start = 1.0
     config.reward.temperature_end = 0.8
     config.reward.temperature_horizon = 750
+    config.replay.fraction = 0.25
     config.train.steps = 1_000
     config.train.prompts_per_step = 32
     config.train.microbatch_prompts = 4

@@ -18,8 +18,9 @@ def base() -> ConfigDict:
     config.seed = 0
 
     config.task = ConfigDict()
-    config.task.name = "next_sentence"  # or contradiction, or a class of your own as "module:Class"
-    config.task.prompt_template = "{prompt}"  # what the policy continues; contradiction: {subject}, {edit_fact}
+    config.task.name = "next_sentence"  # or contradiction, random_number, or a class of your own as "module:Class"
+    config.task.prompt_template = "{prompt}"  # what the policy continues; contradiction: {subject}, {edit_fact};
+    # random_number: the prompt itself
     config.task.terminator = "."  # the one token that ends a continuation
     config.task.bans = ConfigDict(  # rule: regular expression, searched for in the text of each vocabulary item
         {
@@ -37,10 +38,10 @@ def base() -> ConfigDict:
             "url": r"(?i)https?|www|html",
         }
     )
-    config.task.options = ConfigDict()  # what a task of your own wants to be told
+    config.task.options = ConfigDict()  # what random_number, or a task of your own, wants to be told
 
     config.data = ConfigDict()
-    config.data.path = ""  # next_sentence: a prompt on each line; contradiction: JSON lines
+    config.data.path = ""  # next_sentence: a prompt on each line; contradiction: JSON lines; random_number: nothing
     config.data.val_path = ""  # the same for validation; empty: some of data.path is held out, chosen by hash
     config.data.val_prompts = 64  # how many are; contradiction holds out all facts about a subject, or none
     config.data.prompt_buckets = (16, 32, 64, 96, 128, 192)  # prompts are padded to one of these lengths
@@ -52,7 +53,7 @@ def base() -> ConfigDict:
     config.model.dtype = "float32"  # of the frozen weights and activations: bfloat16, float32 or float64
     config.model.quantize = ""  # int8 or nf4: keep the layers' frozen kernels in 8 or 4 bits, put together where used
     config.model.remat = False  # compute activations again in the backward pass, to save memory
-    config.model.lora = ConfigDict({"rank": 16, "alpha": 16.0, "targets": ("c_attn", "c_proj", "c_fc")})
+    config.model.lora = ConfigDict({"rank": 16, "alpha": 16.0, "targets": ("all-linear",)})
     config.model.lora.init_from = ""  # begin from a PEFT adapter: a Hugging Face directory or hub name
 
     config.mesh = ConfigDict()
@@ -72,7 +73,7 @@ def base() -> ConfigDict:
     config.sampling.top_p = 1.0  # behaviour only; 1: off
 
     config.objective = ConfigDict()
-    config.objective.name = "subtb"  # subtb, db, pooled, vargrad or tb: docs/design.md says what they are
+    config.objective.name = "subtb"  # subtb, db, pooled, vargrad, tb or, for comparison, reinforce: see docs/design.md
     config.objective.subtb_lambda = 1.0  # subtb: pairs of states d apart weigh lambda^(d - 1)
     config.objective.log_z_learning_rate = 1e-2  # tb: of the learned log Z
 

@@ -37,7 +37,7 @@ class Task(Section):
 
 
 class Data(Section):
-    path: Text
+    path: str
     val_path: str
     val_prompts: Annotated[int, Field(ge=2)]
     prompt_buckets: Annotated[tuple[Count, ...], Field(min_length=1)]
@@ -89,7 +89,7 @@ class Sampling(Section):
 
 
 class Objective(Section):
-    name: Literal["subtb", "db", "pooled", "vargrad", "tb"]
+    name: Literal["subtb", "db", "pooled", "vargrad", "tb", "reinforce"]
     subtb_lambda: Share
     log_z_learning_rate: Positive
 
@@ -259,7 +259,7 @@ class Config(Section):
     def _has_samples_to_compare(self) -> "Config":
         may_need_start = self.sampling.min_len > 0 or self.sampling.support_min_p > 0
         name, samples = self.objective.name, self.sampling.samples_per_prompt - self.replayed_per_prompt
-        if samples < 2 and name in ("pooled", "vargrad"):
+        if samples < 2 and name in ("pooled", "vargrad", "reinforce"):
             raise ValueError(
                 f"objective {name!r} compares the samples of a prompt: set sampling.samples_per_prompt to 2 or more, "
                 "not counting replayed ones"
@@ -269,6 +269,24 @@ class Config(Section):
                 f"objective {name!r} with sampling.min_len or sampling.support_min_p above 0 estimates log Z "
                 "from a prompt's other samples: set sampling.samples_per_prompt to 2 or more, not counting "
                 "replayed ones"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trains_a_control_on_its_own_samples(self) -> "Config":
+        if self.objective.name != "reinforce":
+            return self
+        sampling = self.sampling
+        off = {
+            "sampling.temperature_prob": (sampling.temperature_prob, 0),
+            "sampling.top_k": (sampling.top_k, 0),
+            "sampling.top_p": (sampling.top_p, 1),
+            "replay.fraction": (self.replay.fraction, 0),
+            "train.pipeline_depth": (self.train.pipeline_depth, 0),
+        }
+        if wrong := [f"{key} to {right} (it is {value:g})" for key, (value, right) in off.items() if value != right]:
+            raise ValueError(
+                f"objective 'reinforce' is right for what the policy itself samples alone: set {', '.join(wrong)}"
             )
         return self
 

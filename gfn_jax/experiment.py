@@ -50,7 +50,7 @@ _OF_REWARDS: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """A task's examples; `validation` is never trained on."""
+    """A task's examples; `validation` is never trained on, unless the task is of one prompt."""
 
     train: list[Any]
     validation: list[Any]
@@ -62,6 +62,8 @@ class Examples:
         """Raises `UserError` where the data is missing, empty or too little to split."""
         task = make_task(config)
         train, validation = task.load()
+        if task.is_of_one_prompt:
+            return cls(train, validation, config.seed, task)
         if len(validation) < 2:
             raise UserError("validation needs 2 examples or more; data.val_path holds 1")
         if shared := {task.prompt(example) for example in train} & {task.prompt(example) for example in validation}:
@@ -86,7 +88,8 @@ class Examples:
 class Experiment:
     """All that a command needs but the data; `adapter` is what training begins with.
 
-    A context, at whose end whatever the reward started is ended.
+    A context, at whose end whatever the reward started is ended. `remark` is what a user should know of where the
+    model comes from, or nothing.
     """
 
     config: Config
@@ -102,6 +105,7 @@ class Experiment:
     reward: Reward
     functions: StepFunctions
     stopwatch: Stopwatch
+    remark: str = ""
 
     def __enter__(self) -> "Experiment":
         return self
@@ -143,7 +147,7 @@ class Experiment:
         longest = max(lengths)
         named = f"the prompt {texts[lengths.index(longest)][:60]!r}... has {longest} tokens"
         max_len, largest = self.config.sampling.max_len, max(self.config.data.prompt_buckets)
-        room = self.structure.architecture.n_positions - max_len
+        room = self.structure.architecture.context - max_len
         if longest > room:
             raise UserError(f"{named}, but the model's context leaves {room} beside sampling.max_len = {max_len}")
         if in_buckets and longest > largest:
@@ -155,7 +159,7 @@ class Experiment:
         Every process encodes its own.
         """
         longest = max(self.tokens(example) for example in (*examples, *like))
-        own = [self.tokenizer.encode(self.task.prompt(example)) for example in self.rows.own(examples)]
+        own = self.tokenizer.encode_prompts([self.task.prompt(example) for example in self.rows.own(examples)])
         return self.rows.place(pad_to_bucket(own, self.config.data.prompt_buckets, longest))
 
     def buckets(self, examples: Sequence[Any]) -> list[int]:
@@ -166,7 +170,7 @@ class Experiment:
         """How many tokens an example's prompt has."""
         prompt = self.task.prompt(example)
         if prompt not in self._prompt_lengths:
-            self._prompt_lengths[prompt] = len(self.tokenizer.encode(prompt))
+            self._prompt_lengths[prompt] = len(self.tokenizer.encode_prompt(prompt))
         return self._prompt_lengths[prompt]
 
     @functools.cached_property
@@ -217,7 +221,7 @@ def build(config: Config) -> Experiment:
     tokenizer_name = config.model.tokenizer or config.model.name_or_path
     tokenizer = Tokenizer(find_directory(tokenizer_name, tokenizer_key, TOKENIZER_FILES))
     terminator = terminator_id(tokenizer, config.task.terminator)
-    banned = np.any(list(banned_items(tokenizer, config.task.terminator, config.task.bans).values()), axis=0)
+    banned = np.any(list(banned_items(tokenizer, config.task.terminator, task.bans()).values()), axis=0)
 
     configure_jax(config.model.dtype)
     mesh = make_mesh(config.mesh.data, config.mesh.model)
@@ -227,7 +231,7 @@ def build(config: Config) -> Experiment:
     fsdp = config.mesh.fsdp
     found = find_model(config.model, model_layout(mesh, fsdp=fsdp))
     structure = found.structure
-    shardings = weight_shardings(mesh, structure.abstract_frozen, fsdp=fsdp)
+    shardings = weight_shardings(mesh, structure, fsdp=fsdp)
     vocabulary = structure.architecture.vocab_size
     if len(tokenizer.items) > vocabulary:
         raise UserError(f"the tokenizer has {len(tokenizer.items)} items, but the model's vocabulary only {vocabulary}")
@@ -252,4 +256,5 @@ def build(config: Config) -> Experiment:
         functions = StepFunctions(config, structure, reward, rules, mesh)
         loaded = load_model(found, mesh, shardings, config.seed)
         on_failure.pop_all()
-    return Experiment(config, mesh, rows, task, tokenizer, structure, *loaded, rules, reward, functions, stopwatch)
+    parts = rules, reward, functions, stopwatch, found.remark
+    return Experiment(config, mesh, rows, task, tokenizer, structure, *loaded, *parts)

@@ -6,9 +6,11 @@ For a terminable state let
 
 A policy samples in proportion to R if and only if, for every prompt x, g equals log Z(x) at every
 terminable state of every trajectory. The objectives are different ways to make g constant. Each
-takes g and its mask, the estimates of log Z (which only `tb` reads) and the number of samples for
-each prompt, and gives one loss for each prompt: a sum of weighted squares over the sum of the
-weights, or over 1 if that is less.
+takes g, log R and their mask, the estimates of log Z (which only `tb` reads) and the number of
+samples for each prompt, and gives one loss for each prompt: a sum of weighted squares over the sum
+of the weights, or over 1 if that is less.
+
+Beside these `OBJECTIVES` there is a control, `reinforce`, which maximises log R instead.
 """
 
 from collections.abc import Callable
@@ -47,6 +49,7 @@ def at_last_state(values_NxT: Float[Array, "N T"], is_terminable_NxT: Bool[Array
 @checked
 def subtb(
     g_NxT: Float[Array, "N T"],
+    log_r_NxT: Float[Array, "N T"],
     is_terminable_NxT: Bool[Array, "N T"],
     log_z_B: Float[Array, " B"],
     *,
@@ -72,6 +75,7 @@ def subtb(
 @checked
 def db(
     g_NxT: Float[Array, "N T"],
+    log_r_NxT: Float[Array, "N T"],
     is_terminable_NxT: Bool[Array, "N T"],
     log_z_B: Float[Array, " B"],
     *,
@@ -79,12 +83,13 @@ def db(
     subtb_lambda: float,
 ) -> Float[Array, " B"]:
     """Detailed balance over neighbouring terminable states (Deleu et al. 2022): `subtb` as lambda goes to 0."""
-    return subtb(g_NxT, is_terminable_NxT, log_z_B, samples_per_prompt=samples_per_prompt, subtb_lambda=0.0)
+    return subtb(g_NxT, log_r_NxT, is_terminable_NxT, log_z_B, samples_per_prompt=samples_per_prompt, subtb_lambda=0.0)
 
 
 @checked
 def pooled(
     g_NxT: Float[Array, "N T"],
+    log_r_NxT: Float[Array, "N T"],
     is_terminable_NxT: Bool[Array, "N T"],
     log_z_B: Float[Array, " B"],
     *,
@@ -98,6 +103,7 @@ def pooled(
 @checked
 def vargrad(
     g_NxT: Float[Array, "N T"],
+    log_r_NxT: Float[Array, "N T"],
     is_terminable_NxT: Bool[Array, "N T"],
     log_z_B: Float[Array, " B"],
     *,
@@ -112,6 +118,7 @@ def vargrad(
 @checked
 def tb(
     g_NxT: Float[Array, "N T"],
+    log_r_NxT: Float[Array, "N T"],
     is_terminable_NxT: Bool[Array, "N T"],
     log_z_B: Float[Array, " B"],
     *,
@@ -124,6 +131,34 @@ def tb(
     return _weighted_mean(mask_N * jnp.square(deviations_N), mask_N, samples_per_prompt)
 
 
+@checked
+def reinforce(
+    g_NxT: Float[Array, "N T"],
+    log_r_NxT: Float[Array, "N T"],
+    is_terminable_NxT: Bool[Array, "N T"],
+    log_z_B: Float[Array, " B"],
+    *,
+    samples_per_prompt: int,
+    subtb_lambda: float,
+) -> Float[Array, " B"]:
+    """No sampler but a control: the policy gradient (Williams 1992) of the expected log R where trajectories stop.
+
+    Its value is minus the mean log R of a prompt's N trajectories, and its gradient minus the mean of
+    (log R - baseline) d log π(y ⊤), with the mean log R of the prompt's *other* trajectories as baseline (Kool et al.
+    2019). So the trajectories must be the policy's own, and there must be two or more for a prompt. Where this
+    stands still, all of the policy's mass is on the texts of highest reward.
+    """
+    mask_N = is_terminable_NxT.any(axis=1).astype(g_NxT.dtype)
+    log_r_N = jax.lax.stop_gradient(mask_N * at_last_state(log_r_NxT, is_terminable_NxT))
+    log_pi_N = log_r_N - at_last_state(g_NxT, is_terminable_NxT)
+    others_N = _all_but_own(mask_N, samples_per_prompt)
+    baseline_N = _all_but_own(log_r_N, samples_per_prompt) / jnp.maximum(others_N, 1)
+    advantage_N = jnp.where(others_N > 0, log_r_N - baseline_N, 0)  # one that is alone is no better than any other
+    surrogate_N = mask_N * advantage_N * (log_pi_N - jax.lax.stop_gradient(log_pi_N))  # 0, but for its gradient
+    by_prompt = (-1, samples_per_prompt)
+    return -(log_r_N + surrogate_N).reshape(by_prompt).sum(1) / jnp.maximum(mask_N.reshape(by_prompt).sum(1), 1)
+
+
 OBJECTIVES: dict[str, Callable[..., jax.Array]] = {
     "subtb": subtb,
     "db": db,
@@ -131,6 +166,8 @@ OBJECTIVES: dict[str, Callable[..., jax.Array]] = {
     "vargrad": vargrad,
     "tb": tb,
 }
+CONTROLS: dict[str, Callable[..., jax.Array]] = {"reinforce": reinforce}
+"""What is no sampler, for comparison."""
 
 
 def _weighted_mean(squares_N, weights_N, samples_per_prompt):

@@ -75,6 +75,8 @@ def prepare(config: Config, workdir: Path, console: Console, stack: contextlib.E
         distributed.check_same({"content in the model's directory": experiment.frozen_sha256})
         if config.model.lora.init_from:
             distributed.check_same({"adapter in model.lora.init_from": _sha256(experiment.adapter)})
+    if experiment.remark:
+        console.print(experiment.remark, soft_wrap=True)
     console.print(f"{len(examples.train)} training and {len(examples.validation)} validation examples; compiling ...")
 
     # The reward's own models, which check the examples too, start meanwhile.

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from gfn_jax.errors import TrainingError, UserError
 
@@ -39,10 +39,10 @@ def read_rows(file: Path) -> Iterator[dict[str, Any]]:
 
 
 class JsonLines:
-    """A file of one JSON object a line, each with its "step"."""
+    """A file of one JSON object a line, each with its "step"; there is none before the first one is written."""
 
     def __init__(self, file: Path, after_step: int):
-        """Opens the file to go on after a step (-1: from the beginning).
+        """Goes on after a step (-1: from the beginning).
 
         Lines of later steps, from before a restart, are cut, and so is what was not written to its
         end, or is damaged.
@@ -51,20 +51,26 @@ class JsonLines:
             whole = file.read_bytes().split(b"\n")[:-1]
             kept = [line.decode() for line in whole if _step(line) <= after_step]
             replace_file(file, "".join(f"{line}\n" for line in kept))
-        self._file = file.open("a", encoding="utf-8")
+        self._path = file
+        self._file: TextIO | None = None
 
     def write(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Adds rows; a figure that is not finite is written as null. Raises `TrainingError` where the disk is full."""
         lines = [json.dumps({"step": step, **finite(row)}, ensure_ascii=False) + "\n" for row in rows]
+        if not lines:
+            return
         try:
+            if self._file is None:
+                self._file = self._path.open("a", encoding="utf-8")
             self._file.writelines(lines)
             self._file.flush()
         except OSError as error:
-            raise TrainingError(f"{self._file.name} cannot be written: {error.strerror}") from error
+            raise TrainingError(f"{self._path} cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # it was raised by `write`, and is again for what is still to be written
-            self._file.close()
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # it was raised by `write`, and is again for what is still to be written
+                self._file.close()
 
 
 def finite(value: Any) -> Any:

@@ -182,8 +182,8 @@ class _Sampler:
         """Prompts in one of the run's buckets or, those that are longer, in all the room that the model has."""
         experiment = self._experiment
         config = experiment.config
-        rows = [experiment.tokenizer.encode(experiment.task.prompt(example)) for example in examples]
-        room = experiment.structure.architecture.n_positions - config.sampling.max_len
+        rows = experiment.tokenizer.encode_prompts([experiment.task.prompt(example) for example in examples])
+        room = experiment.structure.architecture.context - config.sampling.max_len
         prompts = pad_to_bucket(rows, (*config.data.prompt_buckets, room), max(map(len, rows)))
         return experiment.rows.place(prompts)
 

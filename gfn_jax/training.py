@@ -77,7 +77,7 @@ def _train(prepared: Prepared, console: Console) -> bool:
 
     with Tracker(config, workdir, start if restored else None, console) as tracker, Interruption() as interruption:
         if not restored:
-            tracker.log_validation(0, before.summary(), before.per_prompt, before.probes)
+            tracker.log_validation(0, before.summary(), before.per_prompt, before.probes, before.distributions)
         patience = Patience(config.train, workdir / "metrics.jsonl")
         if patience.is_over:
             last = start
@@ -103,7 +103,7 @@ def _train(prepared: Prepared, console: Console) -> bool:
                 tracker.flush()
                 after = validation.measure(state.adapter)
                 figures = after.summary()
-                tracker.log_validation(step + 1, figures, after.per_prompt, after.probes)
+                tracker.log_validation(step + 1, figures, after.per_prompt, after.probes, after.distributions)
                 is_best = patience.observe(step + 1, figures)
                 stopwatch.take()
             # Last, so that a checkpoint never stands for figures that were not written down.

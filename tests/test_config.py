@@ -35,7 +35,7 @@ def test_the_common_configuration_holds_exactly_the_known_keys():
             r"unknown configuration key train\.stps; did you mean train\.steps\?",
         ),
         (lambda raw: raw.pop("seed"), "lacks the key seed"),
-        (lambda raw: raw["data"].update(path=""), r"data\.path: .*at least 1 character"),
+        (lambda raw: raw["model"].update(name_or_path=""), r"model\.name_or_path: .*at least 1 character"),
         (lambda raw: raw["data"].update(prompt_buckets=()), r"data\.prompt_buckets: .*at least 1 item"),
         (lambda raw: raw["train"].update(adam_b1=1.0), r"train\.adam_b1: .*less than 1"),
         (lambda raw: raw["train"].update(learning_rate=float("inf")), r"train\.learning_rate: .*finite"),
@@ -45,6 +45,14 @@ def test_the_common_configuration_holds_exactly_the_known_keys():
         (lambda raw: raw["train"].update(microbatch_prompts=5), r"train: microbatch_prompts 5 does not divide"),
         (lambda raw: raw["sampling"].update(samples_per_prompt=1), r"set sampling\.samples_per_prompt to 2 or more"),
         (lambda raw: raw["sampling"].update(temperature_low=3.0), r"temperature_low 3.0 is greater"),
+        (
+            lambda raw: [
+                raw["objective"].update(name="reinforce"),
+                raw["sampling"].update(temperature_prob=0.5),
+                raw["train"].update(pipeline_depth=1),
+            ],
+            r"itself samples alone: set sampling\.temperature_prob to 0 \(it is 0\.5\), train\.pipeline_depth to 0",
+        ),
     ],
 )
 def test_wrong_values_are_named_in_one_line(change, message):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
-from gfn_jax.objectives import OBJECTIVES, at_last_state, log_ratio
+from gfn_jax.objectives import CONTROLS, OBJECTIVES, at_last_state, log_ratio
 from gfn_jax.types import Scores
 
 PROMPTS, SAMPLES, LENGTH = 2, 3, 5
@@ -78,8 +78,13 @@ def reference(log_pf, log_pterm, terminable, log_r, subtb_lambda, start_g=None):
 @functools.partial(jax.jit, static_argnames=("objective", "subtb_lambda"))
 def losses(log_pf, log_pterm, terminable, log_r, log_z=(0.0, 0.0), *, objective="subtb", subtb_lambda=1.0):
     g = log_ratio(Scores(log_pf, log_pterm, terminable), log_r)
-    return OBJECTIVES[objective](
-        g, terminable, jnp.asarray(log_z, g.dtype), samples_per_prompt=SAMPLES, subtb_lambda=subtb_lambda
+    return (OBJECTIVES | CONTROLS)[objective](
+        g,
+        jnp.asarray(log_r, g.dtype),
+        terminable,
+        jnp.asarray(log_z, g.dtype),
+        samples_per_prompt=SAMPLES,
+        subtb_lambda=subtb_lambda,
     )
 
 
@@ -263,6 +268,32 @@ def test_the_published_objective_is_the_case_without_masks():
         np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("left_out", [[], [4], [3, 4], [3, 4, 5]])
+def test_reinforce_is_the_policy_gradient_with_the_others_mean_as_baseline(left_out):
+    with jax.enable_x64(True):
+        log_pf, log_pterm, terminable, log_r = random_case(7, min_len=1)
+        terminable[left_out] = False
+        expected_pf, expected_pterm, means = np.zeros_like(log_pf), np.zeros_like(log_pterm), []
+        for prompt in range(PROMPTS):
+            rows = [row for row in range(prompt * SAMPLES, (prompt + 1) * SAMPLES) if row not in left_out]
+            last = {row: np.flatnonzero(terminable[row])[-1] for row in rows}
+            rewards = {row: log_r[row, last[row]] for row in rows}
+            means.append(sum(rewards.values()) / max(len(rows), 1))
+            for row in rows:
+                others = [rewards[other] for other in rows if other != row]
+                advantage = rewards[row] - sum(others) / len(others) if others else 0.0
+                # log π(y ⊤) is the sum of log_pf before the last state and of log_pterm there.
+                expected_pf[row, : last[row]] = expected_pterm[row, last[row]] = -advantage / len(rows)
+
+        def loss(log_pf, log_pterm):
+            return losses(log_pf, log_pterm, terminable, log_r, objective="reinforce")
+
+        np.testing.assert_allclose(loss(log_pf, log_pterm), -np.array(means), rtol=1e-12)
+        gradient = jax.grad(lambda *args: loss(*args).sum(), argnums=(0, 1))(log_pf, log_pterm)
+        np.testing.assert_allclose(gradient[0], expected_pf, atol=1e-12)
+        np.testing.assert_allclose(gradient[1], expected_pterm, atol=1e-12)
+
+
 def test_g_at_the_last_state_is_log_r_minus_log_pi():
     log_pf, log_pterm, terminable, log_r = random_case(2, 1)
     scores = Scores(*(jnp.asarray(x, jnp.float32) for x in (log_pf, log_pterm)), jnp.asarray(terminable))
@@ -280,4 +311,4 @@ def test_wrong_shapes_are_refused_while_tracing(objective, subtb_lambda):
     g = log_ratio(Scores(log_pf, log_pterm, terminable), log_r)
     arguments = {"samples_per_prompt": SAMPLES, "subtb_lambda": subtb_lambda}
     with pytest.raises(TypeCheckError, match="is_terminable_NxT"):
-        OBJECTIVES[objective](g, terminable[1:], jnp.zeros(PROMPTS), **arguments)
+        OBJECTIVES[objective](g, log_r, terminable[1:], jnp.zeros(PROMPTS), **arguments)

@@ -23,7 +23,6 @@ from gfn_jax.reporting.page import write_report
 from gfn_jax.reporting.palette import PRINTED
 from gfn_jax.reporting.run_record import read_run
 from gfn_jax.reporting.svg import new_axes
-from gfn_jax.reporting.tables import decimals
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PLOTS = [
@@ -37,7 +36,7 @@ PLOTS = [
     "Gradient norm",
 ]
 PLOTS += ["log R", "Length", "Throughput", "Time of a step", "Replayed", "Offered", "Age", "Size"]
-PLOTS += ["Before training", "After 4 steps"]
+PLOTS = ["Before training", "After 4 steps", *PLOTS, "Before training", "After 4 steps"]  # distributions, and samples
 EVIL = '<script>document.title = "taken"</script>&lt;<img src="http://localhost/x" onerror="x()">'
 
 
@@ -68,7 +67,18 @@ def finished(tmp_path_factory):
     (workdir / "printed").write_text(printed)
     evaluation = {"step": 4, "prompts": 5, "samples_per_prompt": 8, "methods": METHODS}
     (workdir / "evaluation.json").write_text(json.dumps(evaluation))
+    rows = [distribution(step, spread) for step, spread in ((0, 9.0), (4, 30.0))]
+    (workdir / "distribution.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return workdir
+
+
+def distribution(step, spread):
+    """A hundred numbers, of which one in five is off the target, and a name that is long."""
+    weights = np.exp(-np.arange(100) / spread)
+    policy, outcomes = 0.8 * weights / weights.sum(), [*map(str, range(99)), "ninety-nine"]
+    figures = {"kl": 0.5, "total_variation": 0.25, "invalid_mass": 0.2}
+    about = {"step": step, "prompt": "A random number: ", "outcomes": outcomes}
+    return about | figures | {"policy": policy.tolist(), "target": [0.01] * 100}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +88,9 @@ def report(finished):
 
 @pytest.fixture
 def copied(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoints", "report.html"))
+    return shutil.copytree(
+        finished, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoints", "report.html", "distribution.jsonl")
+    )
 
 
 def change_rows(file, change):
@@ -125,12 +137,12 @@ def test_the_terminal_and_the_report_say_the_same(finished, report):
     rows = read_run(finished).changes()
     assert {"elbo", "log_r", "diversity", "log_ratio_var_median"} <= {row.name for row in rows}
     for row in rows:
-        places = decimals((row.before, row.after))
+        places = row.decimals
         for value in (row.before, row.after):
-            assert f"{value:.3f}" in printed
+            assert f"{value:.{places}f}" in printed
             assert f"<td>{value:.{places}f}</td>" in html
         if row.interval:
-            assert f"[{row.interval.low:+.3f}, {row.interval.high:+.3f}]" in printed
+            assert f"[{row.interval.low:+.{places}f}, {row.interval.high:+.{places}f}]" in printed
             assert f"[{row.interval.low:+.{places}f}, {row.interval.high:+.{places}f}]" in html
 
 

@@ -10,7 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gfn_jax.evaluation.bars import distribution_bars
 from gfn_jax.evaluation.intervals import Interval, bootstrap_interval
+from gfn_jax.formatting import decimals
 
 if TYPE_CHECKING:  # it imports jax, which a report of a run's files needs not
     from gfn_jax.evaluation.validation import Measurement
@@ -18,6 +20,9 @@ if TYPE_CHECKING:  # it imports jax, which a report of a run's files needs not
 _ROWS = {  # figure -> what it says; those that a task does not have are left out
     "contradiction_rate": "contradiction rate",
     "distinct_contradicting": "distinct contradicting",
+    "kl": "KL to the target",
+    "total_variation": "total variation",
+    "invalid_mass": "mass off the target",
     "log_ratio_var": "log-ratio variance",
     "log_ratio_var_median": "its median",
     "elbo": "elbo (log Z - KL)",
@@ -48,6 +53,11 @@ class Change:
         return self.after - self.before
 
     @property
+    def decimals(self) -> int:
+        """As many as the figure is printed with."""
+        return decimals((self.before, self.after))
+
+    @property
     def times_lower(self) -> float | None:
         if not self.name.startswith("log_ratio_var"):
             return None
@@ -68,22 +78,29 @@ def _interval(differences: np.ndarray | None) -> Interval | None:
 
 
 def before_and_after(before: "Measurement", after: "Measurement", samples: int = 6) -> RenderableType:
-    """Means over prompts with the 95% interval of their paired change, and some samples of each."""
+    """Means over prompts with the 95% interval of their paired change, and distribution and samples of the first."""
     prompts = len(before.per_prompt["elbo"])
-    table = Table(title=f"On {prompts} examples that training did not see")
-    for heading in ("", "before", "after", "change [95% interval]"):
+    is_one = prompts == 1  # the one that the task is about: of others there are always several
+    table = Table(title="On the prompt" if is_one else f"On {prompts} examples that training did not see")
+    for heading in ("", "before", "after", "change" if is_one else "change [95% interval]"):
         table.add_column(heading, justify="left" if not heading else "right")
     paired = {name: after.per_prompt[name] - values for name, values in before.per_prompt.items()}
     rows = changes(before.summary(), after.summary(), paired)
     for row in rows:
-        interval = row.interval and f"{row.difference:+.3f} [{row.interval.low:+.3f}, {row.interval.high:+.3f}]"
+        places = row.decimals
+        change = f"{row.difference:+.{places}f}" if row.interval or is_one else ""
+        if row.interval:
+            change += f" [{row.interval.low:+.{places}f}, {row.interval.high:+.{places}f}]"
         label = f"  {row.label}" if row.name == "log_ratio_var_median" else row.label
-        table.add_row(label, f"{row.before:.3f}", f"{row.after:.3f}", interval or "")
+        table.add_row(label, f"{row.before:.{places}f}", f"{row.after:.{places}f}", change)
         if row.name == "log_ratio_var_median":
             ratios = [f"{each.times_lower:.1f}" for each in rows if each.times_lower is not None]
             table.add_row("  times lower: mean, median", "", "", ", ".join(ratios))
+    parts: list[RenderableType] = [table]
+    if after.distributions:
+        parts.append(distribution_bars(before.distributions[0], after.distributions[0]))
     if not after.probes:
-        return table
+        return Group(*parts)
     columns = ("continuation", "answer") if "answer" in after.probes[0] else ("continuation",)
     shown = Table(title=Text(after.probes[0]["prompt"]))
     for when, column in itertools.product(("before", "after"), columns):
@@ -92,4 +109,4 @@ def before_and_after(before: "Measurement", after: "Measurement", samples: int =
     of_one_prompt = (pair for pair in pairs if pair[1]["prompt"] == after.probes[0]["prompt"])
     for old, new in itertools.islice(of_one_prompt, samples):
         shown.add_row(*(Text(probe[column].strip()) for probe in (old, new) for column in columns))
-    return Group(table, shown)
+    return Group(*parts, shown)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from gfn_jax.errors import UserError
-from gfn_jax.models.gpt2 import GPT2
+from gfn_jax.models.language_model import LanguageModel
 from gfn_jax.models.parts import ModelStructure, Weights
 from gfn_jax.policy.beam_search import beam_search
 from gfn_jax.policy.masks import Rules
@@ -40,7 +40,7 @@ class Method:
     """
 
     name: str
-    draw: Callable[[GPT2, GPT2, Rules, Prompts, jax.Array, Any], Drawn]
+    draw: Callable[[LanguageModel, LanguageModel, Rules, Prompts, jax.Array, Any], Drawn]
     arguments: Any = None
     family: str = ""
     setting: float | None = None
@@ -115,7 +115,14 @@ def _beam_searches(samples: int) -> Iterator[Method]:
 
 
 def _sampling(samples: int, *, of_policy: bool = False) -> Callable[..., Drawn]:
-    def draw(policy: GPT2, frozen: GPT2, rules: Rules, prompts: Prompts, key: jax.Array, behaviour: Behaviour) -> Drawn:
+    def draw(
+        policy: LanguageModel,
+        frozen: LanguageModel,
+        rules: Rules,
+        prompts: Prompts,
+        key: jax.Array,
+        behaviour: Behaviour,
+    ) -> Drawn:
         model = policy if of_policy else frozen
         trajectories, _ = sample(model, frozen, rules, prompts, key, samples_per_prompt=samples, behaviour=behaviour)
         return trajectories, jnp.ones(trajectories.length_N.shape, bool)
@@ -124,7 +131,9 @@ def _sampling(samples: int, *, of_policy: bool = False) -> Callable[..., Drawn]:
 
 
 def _beams(samples: int, beams: int, *, groups: int = 1, repeated: int = 1) -> Callable[..., Drawn]:
-    def draw(policy: GPT2, frozen: GPT2, rules: Rules, prompts: Prompts, key: jax.Array, _: None) -> Drawn:
+    def draw(
+        policy: LanguageModel, frozen: LanguageModel, rules: Rules, prompts: Prompts, key: jax.Array, _: None
+    ) -> Drawn:
         penalty = DIVERSITY_PENALTY if groups > 1 else 0.0
         found = beam_search(frozen, rules, prompts, beams=beams, groups=groups, diversity_penalty=penalty)
         best = jax.tree.map(lambda x: jnp.repeat(x[:, :samples], repeated, 1), found)

@@ -12,7 +12,9 @@ class Interval(NamedTuple):
 
 
 def bootstrap_interval(values: np.ndarray, statistic: Callable = np.mean, resamples: int = 2_000) -> Interval:
-    """The 95% percentile bootstrap interval of a statistic of per-prompt values, from a fixed seed."""
+    """The 95% percentile bootstrap interval of a statistic of per-prompt values, from a fixed seed; NaN of one."""
+    if len(values) < 2:
+        return Interval(float("nan"), float("nan"))
     from scipy.stats import bootstrap  # slow to import, and wanted at the end
 
     result = bootstrap(
@@ -31,6 +33,8 @@ class Estimate(NamedTuple):
     @property
     def in_short(self) -> str:
         """The statistic and half of its interval, for a terminal's table."""
+        if not self.low <= self.high:  # of one prompt, there is none
+            return f"{self.mean:.2f}"
         return f"{self.mean:.2f}±{(self.high - self.low) / 2:.2f}"
 
 

@@ -44,7 +44,7 @@ def describe_samples(
                     "log_r": float(log_r_NxT[row, last]),
                     "log_pf": float(log_r_NxT[row, last] - g_NxT[row, last]),
                     **{name: float(values[row, last]) for name, values in components.items()},
-                    "tokens": experiment.tokenizer.decode_batch([[token] for token in tokens]),
+                    "tokens": experiment.tokenizer.pieces(tokens),
                     "log_ratio": [float(g_NxT[row, state]) if has_g[state] else None for state in range(last + 1)],
                 }
             )

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from gfn_jax.evaluation.distribution import Targets, exact_distributions
 from gfn_jax.evaluation.diversity import distinct_share, mean_edit_distance
 from gfn_jax.evaluation.probes import describe_samples
 from gfn_jax.experiment import Experiment
@@ -26,7 +27,7 @@ from gfn_jax.types import Prompts, Scores, Trajectories
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """Figures for every validation prompt, and all samples of the first few prompts.
+    """Figures for every validation prompt, all samples of the first few prompts, and exact distributions.
 
     log_ratio_var   unbiased variance of g over the policy's samples and as many of the frozen model's
     elbo            mean of g over the policy's samples: log Z - KL(policy || target)
@@ -36,16 +37,22 @@ class Measurement:
     distinct        the share of different texts among them
     length          their mean number of tokens before ⊤
 
-    To these come the components of log R, and the figures of the task (`Task.figures`).
+    To these come the components of log R, and the figures of the task (`Task.figures`). Where the task's target is
+    known, the elbo is exact, and there are further figures and every prompt's distribution (`distribution.py`).
     """
 
     per_prompt: dict[str, np.ndarray]
     probes: list[dict[str, Any]]
+    distributions: list[dict[str, Any]]
 
     def summary(self) -> dict[str, float]:
         """The figures averaged over prompts, and the variance's median."""
         means = {name: float(values.mean()) for name, values in self.per_prompt.items()}
         return means | {"log_ratio_var_median": float(np.median(self.per_prompt["log_ratio_var"]))}
+
+
+_Measured = tuple[dict[str, list[float]], list[dict[str, Any]], list[dict[str, Any]]]
+"""This process's figures, probes and distributions of a batch; figures and distributions of repeated prompts too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +70,7 @@ class _Batch:
     prompts: Prompts
     frozen_trajectories: Trajectories
     frozen_components: Callable[[], Components]
+    targets: Targets | None
 
 
 class Validation:
@@ -92,6 +100,7 @@ class Validation:
         self._draw, self._draw_frozen, self._rescore = compiled(draw), compiled(draw_frozen), compiled(rescore)
         self._of_states = compiled(experiment.of_states)
         self._examples = examples
+        self._exact = exact_distributions(experiment, examples)
 
     def to_compile(self) -> list[Call]:
         """What `measure` will call on the policy's behalf, to be compiled ahead."""
@@ -104,6 +113,7 @@ class Validation:
         return [
             Call(self._draw, (adapter, frozen, prompts, 0)),
             Call(self._rescore, (adapter, frozen, prompts, trajectories)),
+            *([Call(self._exact.log_probs, (adapter, frozen, prompts))] if self._exact else []),
         ]
 
     @functools.cached_property
@@ -121,7 +131,8 @@ class Validation:
         prompts = experiment.encode(padded, self._examples)
         trajectories = self._draw_frozen(experiment.frozen, prompts, number)
         components = experiment.reward.request(experiment.frozen, own, prompts, trajectories)
-        return _Batch(own, max(0, min(shown, len(own))), len(examples), prompts, trajectories, components)
+        targets = self._exact and self._exact.targets(own, prompts)
+        return _Batch(own, max(0, min(shown, len(own))), len(examples), prompts, trajectories, components, targets)
 
     def sample_frozen(self) -> Callable[[], Components]:
         """Draws what the frozen model samples, which others may start on judging; the components of some of it."""
@@ -134,12 +145,15 @@ class Validation:
         own = [self._measure_batch(adapter, *parts) for parts in zip(self._batches, drawn, strict=True)]
         figures: dict[str, list[float]] = {}
         probes: list[dict[str, Any]] = []
+        distributions: list[dict[str, Any]] = []
         for batch, shares in zip(self._batches, zip(*distributed.gather(own), strict=True), strict=True):
             for name in shares[0][0]:
-                whole = itertools.chain.from_iterable(theirs[name] for theirs, _ in shares)
+                whole = itertools.chain.from_iterable(theirs[name] for theirs, _, _ in shares)
                 figures.setdefault(name, []).extend(itertools.islice(whole, batch.real))
-            probes += itertools.chain.from_iterable(shown for _, shown in shares)
-        return Measurement({name: np.array(values) for name, values in figures.items()}, probes)
+            probes += itertools.chain.from_iterable(shown for _, shown, _ in shares)
+            exact = itertools.chain.from_iterable(theirs for _, _, theirs in shares)
+            distributions += itertools.islice(exact, batch.real)
+        return Measurement({name: np.array(values) for name, values in figures.items()}, probes, distributions)
 
     def _draw_batch(
         self, adapter: Weights, number: int, batch: _Batch
@@ -151,8 +165,7 @@ class Validation:
 
     def _measure_batch(
         self, adapter: Weights, batch: _Batch, drawn: tuple[Trajectories, Scores, Callable[[], Components]]
-    ) -> tuple[dict[str, list[float]], list[dict[str, Any]]]:
-        """The figures of this process's prompts, repeated ones included, and its probes."""
+    ) -> _Measured:
         experiment, frozen = self._experiment, self._experiment.frozen
         trajectories, scores, request = drawn
         components = request()
@@ -187,7 +200,11 @@ class Validation:
             "distinct": np.array([distinct_share(texts) for texts in texts_by_prompt]),
             "length": by_prompt(host.length_N).mean(1),
         }
+        distributions: list[dict[str, Any]] = []
+        if self._exact and batch.targets:
+            exact, distributions = self._exact.measure(adapter, batch.prompts, batch.targets)
+            figures |= exact
         rows = batch.shown * self._samples
         shown = jax.tree.map(lambda values: values[:rows], (host, g_NxT, log_r_NxT, terms))
         probes = describe_samples(experiment, batch.examples[: batch.shown], *shown) if rows else []
-        return {name: values.tolist() for name, values in figures.items()}, probes
+        return {name: values.tolist() for name, values in figures.items()}, probes, distributions

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from scipy.ndimage import gaussian_filter1d
 
 from gfn_jax.reporting.palette import STAND_INS, Palette, series
@@ -69,13 +69,21 @@ def _worth_seeing(curve: Curve) -> np.ndarray:
     return np.concatenate([np.quantile(curve.values, (0.01, 0.99)), smoothed(curve.values)])
 
 
-def curve_plot(name: str, title: str, note: str, curves: Sequence[Curve]) -> Plot:
-    """Lines in one frame."""
+def curve_plot(name: str, title: str, note: str, curves: Sequence[Curve], *, is_ratio: bool = False) -> Plot:
+    """Lines in one frame; of figures whose ratios matter, and that are all above 0, on a logarithmic scale."""
     figure, axes = new_axes(SMALL, STAND_INS)
     for number, curve in enumerate(curves):
         draw_curve(axes, curve, STAND_INS.series(number))
     _over_steps(axes, STAND_INS)
-    axes.set_ylim(*_bounds(curves))
+    if is_ratio and all((curve.values > 0).all() for curve in curves):
+        axes.set_yscale("log")
+        low, high = (bound(np.concatenate([curve.values for curve in curves])) for bound in (np.min, np.max))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 50 * low else (1.0, 2.0, 5.0), numticks=6))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.margins(y=0.1)
+    else:
+        axes.set_ylim(*_bounds(curves))
     legend = [(series(number), curve.label) for number, curve in enumerate(curves)] if len(curves) > 1 else []
     return Plot(title, note, inline_svg(figure, name, title), legend)
 

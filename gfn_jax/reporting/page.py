@@ -22,7 +22,7 @@ def write_report(workdir: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"decimals": tables.decimals, "signed": tables.signed, "verdict": sections.verdict}
+    environment.filters |= {"signed": tables.signed, "verdict": sections.verdict}
     environment.filters |= {"duration": tables.duration, "value": tables.value}
     prompts = sections.samples(record)
     changes = record.changes()
@@ -38,6 +38,7 @@ def write_report(workdir: Path) -> Path:
             ("On validation prompts", list(sections.validation_plots(record))),
             ("In training", list(sections.training_plots(record))),
         ],
+        distributions=list(sections.distributions(record)),
         replay=list(sections.replay_plots(record)),
         comparison=tables.comparison(record.evaluation["methods"]) if record.evaluation else None,
         frontier=sections.frontier_plot(record.evaluation["methods"]) if record.evaluation else None,

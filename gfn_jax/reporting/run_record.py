@@ -26,6 +26,7 @@ class RunRecord:
     validations  metrics of validations, that before training first
     per_prompt   the figures of every validation prompt, one row a validation
     samples      probes of all validations
+    distributions  exact ones of the prompts, of all validations, where the task's target is known
     evaluation   the comparison with decoding baselines
     written      when the last figure was
     """
@@ -36,6 +37,7 @@ class RunRecord:
     validations: Sequence[Row]
     per_prompt: Sequence[Row]
     samples: Sequence[Row]
+    distributions: Sequence[Row]
     machine: Row
     evaluation: Row | None
     written: datetime.datetime
@@ -107,6 +109,7 @@ def read_run(workdir: Path) -> RunRecord:
         validations=validations,
         per_prompt=list(read_rows(workdir / "validation.jsonl")),
         samples=list(read_rows(workdir / "samples.jsonl")),
+        distributions=list(read_rows(workdir / "distribution.jsonl")),
         machine=read_json(machine) if machine.exists() else {},
         evaluation=read_json(evaluation) if evaluation.exists() else None,
         written=datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.UTC),

@@ -7,17 +7,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gfn_jax.evaluation.before_after import Change
-from gfn_jax.reporting import balance, frontier
+from gfn_jax.formatting import decimals
+from gfn_jax.reporting import balance, distribution, frontier
 from gfn_jax.reporting.curves import Curve, Plot, area_plot, curve_plot
 from gfn_jax.reporting.palette import STAND_INS, series
 from gfn_jax.reporting.probes import Text, distinct_texts
-from gfn_jax.reporting.run_record import RunRecord
+from gfn_jax.reporting.run_record import Row, RunRecord
 from gfn_jax.reporting.svg import inline_svg, new_axes
 from gfn_jax.reporting.tables import signed
 
-_TILES = ("contradiction_rate", "distinct_contradicting", "log_ratio_var", "elbo", "log_likelihood", "diversity")
+_TILES = ("contradiction_rate", "distinct_contradicting", "kl", "total_variation", "invalid_mass")
+_TILES += ("log_ratio_var", "elbo", "log_likelihood", "diversity")
 """The first four of these that the task has stand above all."""
 _BETTER = {"contradiction_rate": 1, "distinct_contradicting": 1, "log_ratio_var": -1, "elbo": 1}
+_BETTER |= {"kl": -1, "total_variation": -1, "invalid_mass": -1}
 """Whether more or less of it is better; of the rest neither is."""
 _MOST_PROMPTS = 6
 _MOST_OF_VALIDATION = 6
@@ -25,6 +28,9 @@ _MOST_OF_VALIDATION = 6
 _OF_VALIDATION = {  # figure -> title and note of its curve; the first six that the task has are drawn
     "contradiction_rate": ("Contradiction rate", "share of answers that contradict the fact"),
     "distinct_contradicting": ("Distinct contradicting", "different contradicting texts for each prompt"),
+    "kl": ("KL to the target", "nats, of the policy given that it writes an outcome of the target"),
+    "total_variation": ("Total variation", "from the target, of all that the policy writes"),
+    "invalid_mass": ("Mass off the target", "probability of writing anything else"),
     "log_ratio_var": ("Log-ratio variance", "within a prompt: 0 of a perfect sampler"),
     "elbo": ("Elbo", "log Z − KL(policy ‖ target): at most log Z"),
     "log_likelihood": ("Log-likelihood", "of the samples under the frozen model"),
@@ -32,6 +38,8 @@ _OF_VALIDATION = {  # figure -> title and note of its curve; the first six that 
     "distinct": ("Distinct share", "of different texts among a prompt's samples"),
     "log_r": ("log R", "of the samples, at the end temperature"),
 }
+_RATIOS = ("kl", "total_variation", "invalid_mass")
+"""Those that fall by orders of magnitude."""
 _OF_TRAINING = {
     "loss": ("Loss", "of the training batches"),
     "grad_norm": ("Gradient norm", "before clipping"),
@@ -46,6 +54,13 @@ _OF_REPLAY = {
 }
 _SHARES = {"fill": "rows that held something", "hit_rate": "prompts that had something"}
 _OFFERED = {"added": "taken in", "duplicates": "near-duplicates", "poor": "too poor"}
+
+
+class PromptDistribution(NamedTuple):
+    """A prompt's exact distributions: before and after training, or of the only validation."""
+
+    prompt: str
+    plots: Sequence[Plot]
 
 
 class PromptSamples(NamedTuple):
@@ -83,7 +98,7 @@ def _validation_plot(record: RunRecord, name: str) -> Iterator[Plot]:
         Curve(label, *record.series(f"val/{figure}", of_validation=True))
         for label, figure in (("mean", name), ("median", f"{name}_median"))
     ]
-    yield from _plot(f"val-{name}", *_OF_VALIDATION[name], curves)
+    yield from _plot(f"val-{name}", *_OF_VALIDATION[name], curves, is_ratio=name in _RATIOS)
 
 
 def training_plots(record: RunRecord) -> Iterator[Plot]:
@@ -99,10 +114,10 @@ def training_plots(record: RunRecord) -> Iterator[Plot]:
     yield from _speed_plots(record)
 
 
-def _plot(name: str, title: str, note: str, curves: Sequence[Curve]) -> Iterator[Plot]:
+def _plot(name: str, title: str, note: str, curves: Sequence[Curve], *, is_ratio: bool = False) -> Iterator[Plot]:
     there = [curve for curve in curves if len(curve.values)]
     if there:
-        yield curve_plot(name, title, note, there)
+        yield curve_plot(name, title, note, there, is_ratio=is_ratio)
 
 
 def _speed_plots(record: RunRecord) -> Iterator[Plot]:
@@ -133,6 +148,34 @@ def replay_plots(record: RunRecord) -> Iterator[Plot]:
         yield from _plot(f"replay-{name}", title, note, curves)
     for name, (title, note) in _OF_REPLAY.items():
         yield from _plot(f"replay-{name}", title, note, [Curve(name, *record.series(f"replay/{name}"), is_noisy=True)])
+
+
+def distributions(record: RunRecord) -> Iterator[PromptDistribution]:
+    """What the policy writes for the first few prompts, at the first and at the last validation."""
+    rows = record.distributions
+    if not rows:
+        return
+    steps = sorted({rows[0]["step"], rows[-1]["step"]})
+    prompts = list(dict.fromkeys(row["prompt"] for row in rows))[:_MOST_PROMPTS]
+    for number, prompt in enumerate(prompts):
+        own = [row for row in rows if row["prompt"] == prompt and row["step"] in steps]
+        if own:
+            yield PromptDistribution(prompt, [_distribution_plot(row, own, number) for row in own])
+
+
+def _distribution_plot(row: Row, both: Sequence[Row], number: int) -> Plot:
+    title = "Before training" if row["step"] == 0 else f"After {row['step']} steps"
+    figures = ", ".join(
+        f"{label} {row[name]:.{decimals([row[name]])}f}{unit}"
+        for name, label, unit in (("kl", "KL", " nats"), ("total_variation", "total variation", ""))
+    )
+    note = f"{figures}, {100 * row['invalid_mass']:.2g}% anything else"
+    colour = series(0 if row["step"] == 0 else 1)
+    figure, axes = new_axes(distribution.SIZE, STAND_INS)
+    top = distribution.highest(both[0], both[-1])
+    distribution.draw_distribution(axes, row, top, STAND_INS[colour], STAND_INS)
+    svg = inline_svg(figure, f"distribution-{number}-{row['step']}", f"What the policy writes, {title.lower()}")
+    return Plot(title, note, svg, [(colour, "policy"), ("ink", "target")])
 
 
 def frontier_plot(methods: Sequence[Any]) -> str | None:

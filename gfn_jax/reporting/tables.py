@@ -29,7 +29,7 @@ _HEADINGS = {  # figure of a comparison -> heading; others follow under their ow
 
 
 class Cell(NamedTuple):
-    """A mean and half of its 95% interval, as text."""
+    """A mean and half of its 95% interval, as text; "" where there is none, as of one prompt."""
 
     mean: str
     half: str
@@ -64,16 +64,11 @@ def _cell(figure: Mapping[str, float] | None) -> Cell | None:
     if figure is None:
         return None
     mean, low, high = np.array([figure["mean"], figure["low"], figure["high"]], float)
-    if not np.isfinite([mean, low, high]).all():
+    if not np.isfinite(mean):
         return None
     places = 1 if abs(mean) >= 100 else 2 if abs(mean) >= 1 else 3
-    return Cell(signed(mean, places), f"{(high - low) / 2:.{places}f}")
-
-
-def decimals(values: Sequence[float]) -> int:
-    """How many decimals numbers of one row have: three or, of large values, fewer."""
-    largest = max(map(abs, values))
-    return 3 if largest < 10 else 2 if largest < 100 else 1
+    half = f"{(high - low) / 2:.{places}f}" if np.isfinite(high - low) else ""
+    return Cell(signed(mean, places), half)
 
 
 def signed(value: float, decimals: int, sign: str = "-") -> str:

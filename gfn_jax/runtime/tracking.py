@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gfn_jax.config import Config
 from gfn_jax.errors import ElsewhereError, TrainingError, UserError
+from gfn_jax.formatting import decimals
 from gfn_jax.run_files import JsonLines
 from gfn_jax.runtime import distributed
 from gfn_jax.runtime.faults import FaultWatch
@@ -24,6 +25,9 @@ _WANDB_TIMEOUT_S = 30.0
 _SHOWN = {  # of a validation, in the terminal
     "contradiction_rate": "contradiction rate",
     "distinct_contradicting": "distinct",
+    "kl": "KL to the target",
+    "total_variation": "total variation",
+    "invalid_mass": "mass off it",
     "log_ratio_var": "log-ratio variance",
     "elbo": "elbo",
     "log_r": "log R",
@@ -44,11 +48,12 @@ class Tracker:
         """Goes on after the `restored` step, or begins."""
         start = -1 if restored is None else restored
         self._config, self._console = config, console
-        self._metrics = self._samples = self._validation = self._wandb = None
+        self._metrics = self._samples = self._validation = self._distribution = self._wandb = None
         if distributed.is_main():
             self._metrics = JsonLines(workdir / "metrics.jsonl", after_step=start)
             self._samples = JsonLines(workdir / "samples.jsonl", after_step=start)
             self._validation = JsonLines(workdir / "validation.jsonl", after_step=start)
+            self._distribution = JsonLines(workdir / "distribution.jsonl", after_step=start)
             self._wandb = _start_wandb(config, workdir, console)
         self._pending: tuple[int, Mapping[str, jax.Array], Sequence[Any], dict[str, float]] | None = None
         self._faults = FaultWatch(config.train.max_bad_steps)
@@ -75,7 +80,7 @@ class Tracker:
         if error is None:
             self.flush()
         self._progress.stop()
-        for file in (self._metrics, self._samples, self._validation):
+        for file in (self._metrics, self._samples, self._validation, self._distribution):
             if file is not None:
                 file.close()
         if self._wandb is not None:
@@ -132,20 +137,26 @@ class Tracker:
         figures: Mapping[str, float],
         per_prompt: Mapping[str, np.ndarray],
         probes: list[dict[str, Any]],
+        distributions: list[dict[str, Any]],
     ) -> None:
-        """Writes down a measurement and its samples; its time does not count as training time."""
+        """Writes down a measurement, with samples and exact distributions; it takes no training time."""
         self._write(step, {f"val/{name}": value for name, value in figures.items()})
-        if self._samples is not None and self._validation is not None:
-            self._samples.write(step, probes)
-            of_prompts = {name: values.tolist() for name, values in per_prompt.items()}
-            self._validation.write(step, [{"per_prompt": of_prompts}])
+        of_prompts = {name: values.tolist() for name, values in per_prompt.items()}
+        for file, rows in (
+            (self._samples, probes),
+            (self._validation, [{"per_prompt": of_prompts}]),
+            (self._distribution, distributions),
+        ):
+            if file is not None:
+                file.write(step, rows)
         if self._wandb is not None and probes:
             import wandb
 
             columns: Any = [name for name, value in probes[0].items() if not isinstance(value, list)]
             table = wandb.Table(columns=columns, data=[[probe[name] for name in columns] for probe in probes])
             self._wandb.log({"samples": table}, step=step)
-        shown = (f"{label} {figures[name]:.3f}" for name, label in _SHOWN.items() if name in figures)
+        there = {label: figures[name] for name, label in _SHOWN.items() if name in figures}
+        shown = (f"{label} {value:.{decimals([value])}f}" for label, value in there.items())
         self._console.print(f"step {step:>5}  validation: {'  '.join(shown)}", soft_wrap=True)
         self._clock = time.monotonic()
 

@@ -50,7 +50,7 @@ class StepFunctions:
     def __init__(self, config: Config, structure: ModelStructure, reward: Reward, rules: Rules, mesh: Mesh):
         self._structure, self._reward, self._rules = structure, reward, rules
         self._train, self._objective = config.train, config.objective
-        self._loss = objectives.OBJECTIVES[config.objective.name]
+        self._loss = (objectives.OBJECTIVES | objectives.CONTROLS)[config.objective.name]
         self._learns_log_z = config.objective.name == "tb"
         self._samples_per_prompt = config.sampling.samples_per_prompt
         self._fresh_per_prompt = config.sampling.samples_per_prompt - config.replayed_per_prompt
@@ -69,7 +69,7 @@ class StepFunctions:
         self._seed = config.seed
 
         self._max_len = config.sampling.max_len
-        weights = weight_shardings(mesh, structure.abstract_frozen, fsdp=config.mesh.fsdp)
+        weights = weight_shardings(mesh, structure, fsdp=config.mesh.fsdp)
         self._shards = batch_size(mesh)
         self._microbatches = config.train.prompts_per_step // config.train.microbatch_prompts
         self._structure_of_shard = structure.with_layout(model_layout(mesh, fsdp=config.mesh.fsdp, of_shard=True))
@@ -87,7 +87,7 @@ class StepFunctions:
 
     def _init(self, adapter: Weights) -> TrainState:
         dtype = jax.tree.leaves(adapter)[0].dtype
-        log_z = new_head(self._structure.architecture.n_embd, dtype) if self._learns_log_z else {}
+        log_z = new_head(self._structure.architecture.width, dtype) if self._learns_log_z else {}
         optimizer = self._optimizer.init({"adapter": adapter, "log_z": log_z})
         return TrainState(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), adapter, log_z, optimizer)
 
@@ -148,6 +148,7 @@ class StepFunctions:
                 log_z_B = log_z(parameters["log_z"], frozen_model, prompts)
             loss_B = self._loss(
                 g_NxT,
+                jnp.where(is_terminable_NxT, log_r_NxT, 0),
                 is_terminable_NxT,
                 log_z_B,
                 samples_per_prompt=per_prompt,

@@ -6,9 +6,14 @@ from gfn_jax.config import Config
 from gfn_jax.errors import UserError
 from gfn_jax.tasks.contradiction import Contradiction
 from gfn_jax.tasks.next_sentence import NextSentence
+from gfn_jax.tasks.random_number import RandomNumber
 from gfn_jax.tasks.task import Task
 
-TASKS: dict[str, type[Task]] = {"contradiction": Contradiction, "next_sentence": NextSentence}
+TASKS: dict[str, type[Task]] = {
+    "contradiction": Contradiction,
+    "next_sentence": NextSentence,
+    "random_number": RandomNumber,
+}
 
 
 def make_task(config: Config) -> Task:

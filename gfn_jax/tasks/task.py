@@ -21,8 +21,15 @@ class Task(abc.ABC):
     fields: tuple[str, ...] = ("prompt",)
     """What identifies an example to `python -m gfn_jax.sample`: of its flags prompt, subject and edit_fact."""
 
+    is_of_one_prompt: bool = False
+    """Whether the task is about the distribution of a single prompt: it is what training and validation see."""
+
     def __init__(self, config: Config):
         self.config = config
+
+    def bans(self) -> Mapping[str, str]:
+        """The regular expressions, by name, of the vocabulary items that no continuation holds; here the user's."""
+        return self.config.task.bans
 
     def load(self) -> tuple[list[Any], list[Any]]:
         """Training and validation examples; here the lines of `data.path`."""
@@ -48,7 +55,7 @@ class Task(abc.ABC):
         """The example with the fields that are not None; raises `UserError` where they are not the task's own."""
         given = {name: value.strip() for name, value in fields.items() if value is not None and value.strip()}
         if set(given) != set(self.fields):
-            wanted = " and ".join(f"--{field}" for field in self.fields)
+            wanted = " and ".join(f"--{field}" for field in self.fields) or "nothing"
             raise UserError(f"task {self.config.task.name!r} needs {wanted}, and takes nothing else")
         return self.example(**given)
 
@@ -61,6 +68,14 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def reward(self, context: RewardContext) -> Reward: ...
+
+    def target(self, example: Any) -> Mapping[str, float] | None:
+        """The texts, without terminator, that the policy should write, with probabilities that sum to one.
+
+        Known where they and all other texts that the policy can write are few enough to be listed: validation
+        then measures the policy's distribution exactly (`evaluation/distribution.py`).
+        """
+        return None
 
     def figures(self, texts: Sequence[str], components: Mapping[str, np.ndarray]) -> dict[str, float]:
         """The task's own figures for one prompt's samples: their texts, and their components [S] where they end."""
