@@ -35,11 +35,11 @@ def get_config():
     config.objective.name = "pooled"
     config.reward.temperature_end = 1.0
     config.reward.temperature_horizon = 0
-    config.train.steps = config.train.decay_steps = 100
+    config.train.steps = config.train.decay_steps = 120
     config.train.prompts_per_step = config.train.microbatch_prompts = 1
     config.train.learning_rate = 1e-3
     config.train.eval_every = 20
-    config.train.checkpoint_every = 100
+    config.train.checkpoint_every = 60
     config.eval.samples_per_prompt = 16
     config.eval.prompts_per_batch = 1
     config.eval.probes = 1
