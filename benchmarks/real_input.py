@@ -1,8 +1,10 @@
-"""Twenty steps on real prompts with a GPT-2 of real size and random weights: loss on a fixed batch, time, memory.
+"""Twenty steps on real prompts with a model of real size: loss on a fixed batch, time, memory.
 
     python benchmarks/real_input.py --prompts FILE --tokenizer DIR [--steps 20] [--out FILE.json]
+    python benchmarks/real_input.py --prompts FILE --config configs/next_sentence_smollm2.py [--out FILE.json]
 
-FILE holds a prompt a line; DIR holds GPT-2's tokenizer (vocab.json and merges.txt, or tokenizer.json).
+FILE holds a prompt a line. With a configuration, its model and settings are used; without one a GPT-2 with random
+weights, whose tokenizer (vocab.json and merges.txt, or tokenizer.json) is in DIR.
 """
 
 import argparse
@@ -14,7 +16,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from config_files import read_config
 from machine import describe
+from ml_collections import ConfigDict
 from rich.progress import track
 
 from gfn_jax import objectives
@@ -24,25 +28,36 @@ from gfn_jax.experiment import Examples, build
 from gfn_jax.policy.scorer import score
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", required=True)
-    parser.add_argument("--tokenizer", required=True)
-    parser.add_argument("--model", default="gpt2", help="an architecture's name")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--batch", type=int, default=4, help="prompts in a step, with 8 samples each")
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
-
+def random_model(args: argparse.Namespace) -> ConfigDict:
+    """A GPT-2 with random weights, all of whose steps have the end temperature."""
     raw = base()
-    raw.data.path, raw.model.tokenizer = args.prompts, args.tokenizer
+    raw.model.tokenizer = args.tokenizer
     raw.model.name_or_path, raw.model.random_init = args.model, True
     raw.model.lora.rank = 64
     raw.reward.temperature_horizon = 0
     raw.train.steps = raw.train.decay_steps = args.steps
     raw.train.prompts_per_step = raw.train.microbatch_prompts = args.batch
     raw.train.warmup_steps, raw.train.learning_rate = 3, 1e-3
+    return raw
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", required=True)
+    parser.add_argument("--tokenizer")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--model", default="gpt2", help="an architecture's name")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=4, help="prompts in a step, with 8 samples each")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+
+    if (args.config is None) == (args.tokenizer is None):
+        parser.error("either --config or --tokenizer is needed")
+    raw = read_config(args.config) if args.config else random_model(args)
+    raw.data.path, raw.replay.fraction = args.prompts, 0.0
     config = parse_config(raw.to_dict())
+    args.batch = config.train.prompts_per_step
 
     examples = Examples.load(config)
     experiment = build(config)
@@ -85,7 +100,7 @@ def main() -> None:
     losses.append(loss())
 
     result = {
-        "model": args.model,
+        "model": config.model.name_or_path,
         "prompts_per_step": args.batch,
         "steps": args.steps,
         "fixed_batch_loss_before": losses[0],
