@@ -6,7 +6,7 @@
 Trains `configs/random_number_smollm2.py` by the ordinary command: towards the uniform distribution over 0 to 100 and
 towards a Poisson distribution, with three seeds each, and towards both by the objective that maximises the expected
 log R instead. All figures are exact: the distribution over all that the policy can write is listed. A finished run is
-kept, and the same command goes on with the others: 8 runs of three to four minutes each on two CPU cores.
+kept, and the same command goes on with the others: 8 runs of about five minutes each on two CPU cores.
 """
 
 import argparse

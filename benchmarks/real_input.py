@@ -74,10 +74,12 @@ def main() -> None:
     def fixed_loss(adapter, frozen, prompts, trajectories, components):
         models = experiment.structure.policy_and_frozen(adapter, frozen)
         scores = score(*models, experiment.rules, prompts, trajectories)
-        g = objectives.log_ratio(scores, experiment.final_log_r(components))
+        log_r = experiment.final_log_r(components)
+        g = objectives.log_ratio(scores, log_r)
         per_prompt = config.sampling.samples_per_prompt
         return objectives.subtb(
             g,
+            log_r,
             scores.is_terminable_NxT,
             jnp.zeros(args.batch, g.dtype),
             samples_per_prompt=per_prompt,

@@ -50,6 +50,7 @@ def settings(architecture: Architecture, data: int, model: int, *, fsdp: bool) -
     raw.data.path = "-"
     raw.model.dtype = "float32"  # a CPU's compiler would compute bfloat16 by way of float32 copies
     raw.mesh.data, raw.mesh.model, raw.mesh.fsdp = data, model, fsdp
+    raw.replay.fraction = 0.0  # all samples are fresh: no step costs more
     raw.train.prompts_per_step *= data
     raw.train.microbatch_prompts *= data
     return parse_config(raw.to_dict())

@@ -105,7 +105,7 @@ class Ours:
             log_r = step.reward.combine(components, 0) / config.reward.temperature_end
             g, mask = objectives.log_ratio(scores, log_r), scores.is_terminable_NxT
             log_z = jnp.zeros(len(prompts_BxP))
-            loss_B = objectives.subtb(g, mask, log_z, samples_per_prompt=SAMPLES, subtb_lambda=1.0)
+            loss_B = objectives.subtb(g, log_r, mask, log_z, samples_per_prompt=SAMPLES, subtb_lambda=1.0)
             return scores.log_pf_NxL, log_r, loss_B.mean()
 
         return jax.device_get(compute(self._state.adapter, self._frozen, prompts, trajectories, components))

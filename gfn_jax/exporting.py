@@ -23,7 +23,7 @@ from gfn_jax.config import Config
 from gfn_jax.errors import UserError
 from gfn_jax.model_card import model_card
 from gfn_jax.models import peft_adapters
-from gfn_jax.models.hf_architecture import named_config
+from gfn_jax.models.hf_architecture import named_config, read_json
 from gfn_jax.models.hf_files import TOKENIZER_FILES, find_directory, find_model, is_local, save_tensors
 from gfn_jax.models.hf_weights import to_hugging_face
 from gfn_jax.models.merging import merge
@@ -104,7 +104,11 @@ def _save_tensors(tensors: dict[str, Callable[[], np.ndarray]], directory: Path,
 
 
 def _write_architecture(config: Config, directory: Path, dtype: str) -> None:
-    published, _ = named_config(config.model.name_or_path)
+    name = config.model.name_or_path
+    if config.model.random_init:
+        published, _ = named_config(name)
+    else:  # beside the weights, whatever a published model of that name has
+        published = read_json(find_model(name, "model.name_or_path") / "config.json")
     settings = {"bos_token_id": None, "eos_token_id": None} | dict(published) | {"dtype": dtype}
     settings.pop("torch_dtype", None)  # an older name of dtype
     _write_json(directory / "config.json", settings)

@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 import gfn_jax
 from gfn_jax.models.hf_files import is_local
+from gfn_jax.objectives import CONTROLS
 from gfn_jax.rewards.sentences import SentenceReward
 from gfn_jax.run_files import read_rows
 from gfn_jax.trained_run import TrainedRun
@@ -26,7 +27,12 @@ def model_card(run: TrainedRun, workdir: Path, base: str, *, is_merged: bool) ->
     parts = [
         f"# {workdir.resolve().name}",
         f"A policy over `{base}` for the task `{config.task.name}`, trained by gfn_jax {gfn_jax.__version__} for "
-        f"{step} steps to sample texts in proportion to a reward, instead of maximising it.",
+        f"{step} steps to "
+        + (
+            "maximise a reward: a control, not a sampler."
+            if config.objective.name in CONTROLS
+            else "sample texts in proportion to a reward, instead of maximising it."
+        ),
         "## What it samples from",
         _target(run),
         "## How to use it",
@@ -41,7 +47,9 @@ def model_card(run: TrainedRun, workdir: Path, base: str, *, is_merged: bool) ->
 
 def _target(run: TrainedRun) -> str:
     config, reward = run.experiment.config, run.experiment.reward
-    weights = config.reward.model_dump(mode="json", include={"likelihood_weight"})
+    weights: dict[str, Any] = {}
+    if config.task.name != "random_number":
+        weights |= config.reward.model_dump(mode="json", include={"likelihood_weight"})
     if config.task.name == "contradiction":
         weights |= config.reward.model_dump(mode="json", include={"contradiction_weight", "answer_weight"})
         weights["judge"] = config.reward.nli.name_or_path
@@ -63,7 +71,7 @@ def _target(run: TrainedRun) -> str:
         f"- temperature at the end: `{config.reward.temperature_end}`; a text's probability is proportional to "
         "exp(log R / temperature)",
         f"- a text is {sampling.min_len} to {sampling.max_len} tokens and the terminator `{config.task.terminator}`",
-        f"- it continues the prompt `{config.task.prompt_template!r}`, without a space at its end",
+        f"- it continues the prompt `{config.task.prompt_template!r}`, as it stands here: a space at its end counts",
     ]
     return "\n".join(lines)
 

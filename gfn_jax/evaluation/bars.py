@@ -1,7 +1,7 @@
 """A distribution before and after training as bars in the terminal, with its target as a mark across them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,6 @@ from rich.text import Text
 _MOST_ROWS = 25
 _WIDTH = 20
 """Cells of the longest bar, with which the table fits into 80 columns."""
-_CUT = 2.0
-"""Bars are cut off at so many times the longest target, where nothing after training is longer."""
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _MARK = "╎"
 
@@ -27,9 +25,9 @@ def distribution_bars(before: Mapping[str, Any], after: Mapping[str, Any]) -> Ta
     def binned(row: Mapping[str, Any], name: str, else_: float) -> list[float]:
         return [*np.add.reduceat(np.asarray(row[name]), list(firsts)).tolist(), else_]
 
-    sides = [binned(row, "policy", row["invalid_mass"]) for row in (before, after)]
+    old, new = sides = [binned(row, "policy", row["invalid_mass"]) for row in (before, after)]
     target = binned(after, "target", 0.0)
-    longest = min(max(map(max, sides)), max(*sides[1], _CUT * max(target)))
+    longest = most_shown(old, new, target)
     table = Table(title=f"What the policy writes, and {_MARK} the target", box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("", justify="right", no_wrap=True)
     for heading, style in (("before", "blue"), ("after", "green")):
@@ -40,6 +38,11 @@ def distribution_bars(before: Mapping[str, Any], after: Mapping[str, Any]) -> Ta
         cells = [cell for share in shares for cell in (_bar(share / longest, wanted / longest), _percent(share))]
         table.add_row(label, *cells, _percent(wanted))
     return table
+
+
+def most_shown(before: Sequence[float], after: Sequence[float], target: Sequence[float]) -> float:
+    """Up to what a distribution is drawn: twice the likeliest target, or what is likelier after training."""
+    return min(max(*before, *after), max(*after, 2 * max(target)))
 
 
 def _at_once(outcomes: int) -> int:

@@ -140,7 +140,7 @@ def read_llama(keys: ConfigKeys) -> LlamaConfig:
     """Llama 1 to 3.x, and what took its architecture over: SmolLM2, TinyLlama, ..."""
     bias = keys.take("attention_bias", False)
     keys.off("rope_interleaved", False)
-    keys.ignore("is_llama_config")
+    keys.ignore("is_llama_config", "max_sequence_length")  # the second is max_position_embeddings again
     return _read(keys, context=2048, qkv_bias=bias, output_bias=bias, mlp_bias=keys.take("mlp_bias", False))
 
 
@@ -162,6 +162,7 @@ def read_qwen3(keys: ConfigKeys) -> LlamaConfig:
 
 def _read_qwen(keys: ConfigKeys, **settings: Any) -> LlamaConfig:
     """Layers from `max_window_layers` on have a window, if `use_sliding_window` says so, unless `layer_types` does."""
+    keys.off("use_mrope", False)  # sections of the rotary embedding for images
     window, first = keys.take("sliding_window", 4096), keys.take("max_window_layers", 28)
     window = window if keys.take("use_sliding_window", False) else None
     return _read(keys, context=32768, key_value_heads=32, window=window, first_with_window=first, **settings)

@@ -12,7 +12,7 @@ import numpy as np
 from gfn_jax.errors import UserError
 from gfn_jax.models.architecture import Architecture, module_name
 from gfn_jax.models.hf_architecture import read_json
-from gfn_jax.models.hf_files import adapter_file, opened, save_tensors
+from gfn_jax.models.hf_files import adapter_file, find_model, is_local, opened, save_tensors
 from gfn_jax.models.parts import ModelStructure, Weights
 
 FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
@@ -94,12 +94,18 @@ def load(directory: Path, structure: ModelStructure) -> Weights:
 
 
 def remark_on_base(directory: Path, model: str) -> str:
-    """What to tell a user whose adapter was made over a model of another name than `model`; or nothing.
+    """What to tell a user whose adapter was made over another model than `model`, or in another place; or nothing.
 
     Its shapes may fit all the same: other weights of one architecture are another model.
     """
     base = read_json(directory / "adapter_config.json").get("base_model_name_or_path")
-    if not base or Path(base).name.lower() == Path(model).name.lower():
+    if not base:
+        return ""
+    if is_local(model):
+        is_same = Path(base) == find_model(model, "model.name_or_path").resolve()
+    else:
+        is_same = base.lower() == model.lower()
+    if is_same:
         return ""
     return f"model.lora.init_from: {directory} was trained over {base!r}, and goes on here over {model!r}"
 

@@ -7,22 +7,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from gfn_jax.evaluation.bars import most_shown
 from gfn_jax.reporting.palette import Palette
 
 SIZE = (3.75, 2.6)
 """Inches of the figure."""
 
 Row = Mapping[str, Any]
-_ROOM = 2.0
-"""Bars are cut off at so many times the likeliest target, where nothing after training is likelier."""
 _MOST_NAMED = 3
 """So many of the likeliest bars that are cut off are named."""
 
 
 def highest(before: Row, after: Row) -> float:
     """Up to which probability both figures go, from two rows of a run's `distribution.jsonl`."""
-    policies = [max(row["policy"]) for row in (before, after)]
-    return 1.12 * min(max(policies), max(policies[1], _ROOM * max(after["target"])))
+    return 1.12 * most_shown(before["policy"], after["policy"], after["target"])
 
 
 def draw_distribution(axes: Axes, row: Row, top: float, colour: str, palette: Palette) -> None:

@@ -121,7 +121,8 @@ def model_layout(mesh: Mesh, *, fsdp: bool, of_shard: bool = False) -> Layout:
     def spread(x: jax.Array) -> jax.Array:
         prompts = None if of_shard else BATCH_AXES
         between = (P.UNCONSTRAINED,) * (x.ndim - 2)
-        width = "model" if x.shape[-2] > 1 else None  # in decoding there is one position: nothing to save
+        is_split = x.shape[-2] > 1 and x.shape[-1] % mesh.shape["model"] == 0
+        width = "model" if is_split else None  # in decoding there is one position: nothing to save
         return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(prompts, *between, width)))
 
     def whole(axes: AxisNames, weight: jax.Array) -> jax.Array:

@@ -70,6 +70,11 @@ class RandomNumber(Task):
                 f"sampling.max_len is {sampling.max_len}: the target's largest number has {longest} digits, and "
                 f"{MOST_DIGITS} are the most; set it to {longest}"
             )
+        if reward.sentences.weight or sampling.support_min_p:
+            raise UserError(
+                "task 'random_number' needs reward.sentences.weight = 0 and sampling.support_min_p = 0, or the policy "
+                "would learn another distribution than its target"
+            )
         if reward.temperature_end != 1:
             raise UserError(
                 f"reward.temperature_end is {reward.temperature_end:g}: task 'random_number' needs 1, or the policy "

@@ -127,6 +127,8 @@ def test_settings_that_are_not_computed_are_refused_in_one_line(name, change, me
 def test_defaults_of_absent_keys_are_those_of_transformers():
     heads = {"num_attention_heads": 6, "hidden_size": 60, "num_hidden_layers": 30, "max_position_embeddings": 32768}
     raw = {**SMALL, **heads, "num_key_value_heads": 3}
+    make_architecture(raw | {"model_type": "llama", "max_sequence_length": 2048}, "an older file")
+    make_architecture(raw | {"model_type": "qwen2", "use_mrope": False}, "an older file")
     windows = {}
     for kind in ("llama", "mistral", "qwen2", "qwen3", "gemma3_text"):
         ours = make_architecture({**raw, "model_type": kind}, "config.json")

@@ -183,6 +183,16 @@ def test_an_adapter_of_other_settings_is_refused_with_what_would_be_right(world,
         peft_adapters.load(tmp_path, world.structure)
 
 
+def test_an_adapter_of_another_model_s_name_is_remarked_on(world, tmp_path):
+    def remark(base):
+        (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+        return peft_adapters.remark_on_base(tmp_path, str(world.directory))
+
+    assert not remark(str(world.directory.resolve()))
+    assert "was trained over 'some/other', and goes on here over" in remark("some/other")
+    assert not remark(None)
+
+
 def test_an_adapter_for_another_model_is_refused_by_tensor_and_base(world, tmp_path):
     saved(tmp_path, world)
     settings_file, file = tmp_path / "adapter_config.json", tmp_path / "adapter_model.safetensors"
