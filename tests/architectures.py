@@ -110,5 +110,7 @@ def save_model(directory: Path, config: PreTrainedConfig) -> PreTrainedModel:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0, 0.3)
+        if config.model_type == "gemma3_text":  # which scales them: tied ones would only repeat what they read
+            model.get_input_embeddings().weight /= config.hidden_size**0.5
     model.save_pretrained(directory)
     return model

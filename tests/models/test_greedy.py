@@ -37,7 +37,7 @@ def test_greedy_equals_hugging_face_under_left_padding(hugging_face_directory, m
     got = decode(frozen, prompts, jnp.asarray(ends_V), min_new_tokens=min_new_tokens, max_new_tokens=most)
 
     lengths = np.asarray(got.length_B)
-    assert min(lengths) < most or len(set(free[0].tolist())) == 1  # a model that only repeats itself never ends
+    assert min(lengths) < most
     for row, length in enumerate(lengths):
         np.testing.assert_array_equal(got.tokens_BxL[row, :length], output[row, :length])
         assert (length == most) or int(output[row, length - 1]) in ends

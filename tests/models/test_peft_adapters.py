@@ -21,7 +21,7 @@ from gfn_jax.models.merging import merge
 from gfn_jax.models.parts import ModelStructure
 from gfn_jax.types import LoRAConfig, Prompts
 
-CASES = [(1, slice(1, 2)), (5, slice(None)), (64, slice(0, None, 3))]
+CASES = [(1, slice(3, 4)), (5, slice(None)), (64, slice(0, None, 3))]
 """A rank, and which of an architecture's layers are adapted."""
 
 
@@ -78,7 +78,7 @@ def test_peft_loads_our_adapter_as_the_same_function_merged_or_not(hugging_face_
     peft_adapters.save(tmp_path, adapter, world.structure, str(world.directory))
     theirs = PeftModel.from_pretrained(world.base(), tmp_path)
     ours = world.our_logits(adapter)
-    assert np.abs(ours - world.logits_of(world.base())).max() > 0.01 * np.abs(ours).max()
+    assert np.abs(ours - world.logits_of(world.base())).max() > 0.1 * np.abs(ours).max()
     assert_same_logits(world.logits_of(theirs), ours)
 
     merged = merge(world.structure, adapter, jax.device_put(world.frozen), jnp.dtype("float32"))
