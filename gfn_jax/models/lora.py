@@ -1,5 +1,6 @@
 """A linear layer with a low-rank adapter (Hu et al. 2022, "LoRA")."""
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -16,7 +17,8 @@ class LoRALinear(nnx.Module):
 
     W has shape [*inputs, *outputs], A [*inputs, R], B [R, *outputs]. B starts at zero, so that the
     adapted layer equals the frozen one. A and B are `nnx.LoRAParam`s of at least float32; their
-    products take operands in the activations' dtype, accumulate and add up in at least float32. W
+    products take operands in the activations' dtype, accumulate and add up in at least float32. Where that loses
+    no precision and there are rows enough, x (W + (alpha / R) A B) is computed instead, which is less work. W
     and b are `nnx.Param`s, W of few bits with a `quantize`. Without a `lora` the layer has no adapter, and it may
     have no b.
     """
@@ -51,23 +53,65 @@ class LoRALinear(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the layer to the last axes of `x`."""
+        y = self._product(x)
+        return y if self.bias is None else y + trailing(self.bias[...], y.ndim)
+
+    def _product(self, x: jax.Array) -> jax.Array:
         kernel = self.kernel
-        y = kernel(x) if isinstance(kernel, QuantizedKernel) else jnp.tensordot(x, kernel[...], self.contracted)
-        if self.bias is not None:
-            y += trailing(self.bias[...], y.ndim)
-        if self.lora_a is not None and self.lora_b is not None:
-            update = _low_rank(x, self.lora_a[...], self.lora_b[...])
-            y = (y + self.scale * update).astype(x.dtype)
-        return y
+        if self.lora_a is None or self.lora_b is None:
+            return kernel(x) if isinstance(kernel, QuantizedKernel) else jnp.tensordot(x, kernel[...], self.contracted)
+        a, b = self.lora_a[...], self.lora_b[...]
+        if isinstance(kernel, QuantizedKernel):
+            return (kernel(x) + self.scale * _low_rank(x, a, b)).astype(x.dtype)
+        kernel = kernel[...]
+        if _is_as_wide(kernel, a) and _is_less_work_merged(x, a, b):
+            return _merged(x, kernel, a, b, self.scale)
+        return (jnp.tensordot(x, kernel, self.contracted) + self.scale * _low_rank(x, a, b)).astype(x.dtype)
 
     def merge_adapter(self) -> None:
         """Adds the adapter to the frozen weights, unless these are the narrower ones: it would be rounded off."""
         if self.lora_a is None or self.lora_b is None or isinstance(self.kernel, QuantizedKernel):
             return
         kernel, a, b = self.kernel[...], self.lora_a[...], self.lora_b[...]
-        if jnp.promote_types(kernel.dtype, a.dtype) == kernel.dtype:
+        if _is_as_wide(kernel, a):
             self.kernel = nnx.Param(kernel + self.scale * jnp.tensordot(a, b, 1))
             self.lora_a = self.lora_b = None
+
+
+def _is_as_wide(kernel: jax.Array, a: jax.Array) -> bool:
+    """Whether a frozen kernel holds what an adapter adds to it as precisely as the adapter itself."""
+    return jnp.promote_types(kernel.dtype, a.dtype) == kernel.dtype
+
+
+def _is_less_work_merged(x: jax.Array, a: jax.Array, b: jax.Array) -> bool:
+    """Whether all rows of `x` together are worth computing A B."""
+    rank = b.shape[0]
+    inputs, outputs = a.size // rank, b.size // rank
+    return x.size // inputs * (inputs + outputs) > inputs * outputs
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _merged(x: jax.Array, kernel: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax.Array:
+    """x (W + scale A B), whose W gets no gradient."""
+    return _merged_forward(x, kernel, a, b, scale)[0]
+
+
+def _merged_forward(x: jax.Array, kernel: jax.Array, a: jax.Array, b: jax.Array, scale: float):
+    return jnp.tensordot(x, kernel + scale * jnp.tensordot(a, b, 1), a.ndim - 1), (x, kernel, a, b)
+
+
+def _merged_backward(scale: float, kept, ct: jax.Array):
+    # A B is computed again, or those of all layers were kept for this.
+    x, kernel, a, b = kept
+    merged = kernel + scale * jnp.tensordot(a, b, 1)
+    low = scale * jnp.tensordot(x, a, a.ndim - 1)
+    _, ct_a, ct_b = _of_factors(x, low, b, ct)
+    outputs = b.ndim - 1
+    ct_x = jnp.tensordot(ct, merged, (tuple(range(-outputs, 0)), tuple(range(-outputs, 0))))
+    return ct_x, None, scale * ct_a, ct_b
+
+
+_merged.defvjp(_merged_forward, _merged_backward)
 
 
 @jax.custom_vjp
@@ -82,19 +126,23 @@ def _low_rank_forward(x: jax.Array, a: jax.Array, b: jax.Array):
 
 
 def _low_rank_backward(kept, ct: jax.Array):
-    # As by differentiation, but in the factors' gradients the narrow operand comes first: it alone is transposed.
     x, low, a, b = kept
-    ct = ct.astype(x.dtype)
-    rows = tuple(range(low.ndim - 1))
-    outputs = tuple(range(1, b.ndim))
-    ct_low = jnp.tensordot(
-        ct, b.astype(x.dtype), (tuple(range(len(rows), ct.ndim)), outputs), preferred_element_type=b.dtype
-    )
-    ct_b = jnp.tensordot(low, ct, (rows, rows), preferred_element_type=b.dtype)
-    ct_low = ct_low.astype(x.dtype)
-    ct_a = jnp.tensordot(ct_low, x, (rows, rows), preferred_element_type=a.dtype)
+    ct_low, ct_a, ct_b = _of_factors(x, low, b, ct.astype(x.dtype))
     ct_x = jnp.tensordot(ct_low, a.astype(x.dtype), (ct_low.ndim - 1, a.ndim - 1), preferred_element_type=a.dtype)
-    return ct_x.astype(x.dtype), jnp.moveaxis(ct_a, 0, -1), ct_b
+    return ct_x.astype(x.dtype), ct_a, ct_b
 
 
 _low_rank.defvjp(_low_rank_forward, _low_rank_backward)
+
+
+def _of_factors(x: jax.Array, low: jax.Array, b: jax.Array, ct: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The gradients of low B, where low is x A, by `low` in the activations' dtype, and by A and B in B's.
+
+    As by differentiation, but in those of A and B the narrow operand comes first: it alone is transposed.
+    """
+    rows, outputs = tuple(range(low.ndim - 1)), tuple(range(1, b.ndim))
+    ct_outputs = tuple(range(len(rows), ct.ndim))
+    ct_low = jnp.tensordot(ct, b.astype(x.dtype), (ct_outputs, outputs), preferred_element_type=b.dtype).astype(x.dtype)
+    ct_b = jnp.tensordot(low, ct, (rows, rows), preferred_element_type=b.dtype)
+    ct_a = jnp.tensordot(ct_low, x, (rows, rows), preferred_element_type=b.dtype)
+    return ct_low, jnp.moveaxis(ct_a, 0, -1), ct_b
