@@ -12,11 +12,13 @@ from pathlib import Path
 class Run:
     """The processes of one run; a context, at whose end all of them are ended, by their ids."""
 
-    def __init__(self, command: Sequence[str], *, processes: int, devices: int, log: Path, of_last: Sequence[str] = ()):
+    def __init__(
+        self, command: Sequence[str], *, processes: int, devices: int, log: Path, cwd_of_last: Path | None = None
+    ):
         """Starts `command` once for each process, with the flags that join them; `devices` is for each.
 
-        The last process gets the flags `of_last` too. What they print goes to `log` with the process's
-        number as its suffix.
+        The last process may start in another directory. What they print goes to `log` with the process's number as
+        its suffix.
         """
         flags = f"--xla_force_host_platform_device_count={devices}"
         environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
@@ -27,12 +29,12 @@ class Run:
         self.processes = []
         for index, file in enumerate(self._logs):
             joined = [f"--coordinator={address}", f"--processes={processes}", f"--process_id={index}"]
-            joined += of_last if index == processes - 1 else []
             with file.open("w") as opened:
                 self.processes.append(
                     subprocess.Popen(
                         [sys.executable, *command, *(joined if processes > 1 else [])],
                         env=environment,
+                        cwd=cwd_of_last if index == processes - 1 else None,
                         stdout=opened,
                         stderr=subprocess.STDOUT,
                     )

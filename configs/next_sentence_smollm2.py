@@ -29,8 +29,8 @@ def get_config():
     config.train.steps = config.train.decay_steps = 200
     config.train.prompts_per_step = 8
     config.train.microbatch_prompts = 4
-    config.train.learning_rate = 3e-4
-    config.train.warmup_steps = 10
+    config.train.learning_rate = 1e-3
+    config.train.warmup_steps = 5
     config.train.eval_every = 50
     config.train.checkpoint_every = 50
     config.eval.samples_per_prompt = 8

@@ -1,7 +1,7 @@
 """From raw configurations, and those of runs, to typed ones; nothing behind this sees a ConfigDict."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,26 @@ from gfn_jax.config import Config
 from gfn_jax.errors import UserError
 from gfn_jax.run_files import read_json
 
+WHERE_CONTENT_IS = (
+    "model.name_or_path",
+    "model.tokenizer",
+    "reward.nli.name_or_path",
+    "reward.sentences.name_or_path",
+)
+"""Keys that name what a run depends on by its content (`Experiment.content`), wherever it lies."""
+
+_NO_RESULT_DEPENDS_ON = (
+    *(
+        f"reward.{judge}.{key}"
+        for judge in ("nli", "sentences")
+        for key in ("device", "workers", "threads", "batch_size", "timeout_s", "attempts")
+    ),
+    "reward.answers.batch_size",
+    "reward.cache_size",
+)
 SAFE_TO_CHANGE = (
     "mesh",
+    *_NO_RESULT_DEPENDS_ON,
     "train.steps",
     "train.checkpoint_every",
     "train.keep_checkpoints",
@@ -25,7 +43,7 @@ SAFE_TO_CHANGE = (
     "replay.password_variable",
     "tracking",
 )
-"""Keys in which a run may differ from the one that its workdir holds."""
+"""Keys in which a run may differ from the one that its workdir holds, beside `WHERE_CONTENT_IS`."""
 
 
 def parse_config(raw: Mapping[str, Any]) -> Config:
@@ -36,11 +54,11 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
         raise UserError("; ".join(_explain(problem) for problem in error.errors())) from error
 
 
-def differing_keys(config: Config, other: Config) -> list[str]:
+def differing_keys(config: Config, other: Config, safe: Sequence[str] = SAFE_TO_CHANGE) -> list[str]:
     """The keys, not safe to change, in which two configurations differ."""
     left, right = (dict(flat(each.model_dump(mode="json"))) for each in (config, other))
     differing = sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
-    return [key for key in differing if not f"{key}.".startswith(tuple(f"{safe}." for safe in SAFE_TO_CHANGE))]
+    return [key for key in differing if not f"{key}.".startswith(tuple(f"{each}." for each in safe))]
 
 
 def read_run_config(workdir: Path) -> Config:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +13,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gfn_jax import objectives
-from gfn_jax.config import Config, Sentences, check_terminal_reward
+from gfn_jax.config import Config, check_terminal_reward
+from gfn_jax.content import text_sha256
 from gfn_jax.errors import UserError
 from gfn_jax.models.hf_files import TOKENIZER_FILES, find_directory
 from gfn_jax.models.parts import ModelStructure, Weights
@@ -37,15 +37,15 @@ from gfn_jax.types import Prompts, Scores, Trajectories
 
 _OF_REWARDS: dict[str, Any] = {
     "task": True,
-    "model": {"tokenizer", "quantize"},
+    "model": {"dtype", "quantize"},
     "reward": {
         "granularity": True,
-        "answers": True,
-        "nli": True,
-        "sentences": Sentences.model_fields.keys() - {"weight"},
+        "answers": {"template", "min_new_tokens", "max_new_tokens"},
+        "nli": {"contradiction_label", "max_length"},
+        "sentences": {"label", "max_length"},
     },
 }
-"""The configuration that a reward's components depend on, beside the frozen weights."""
+"""The configuration that a reward's components depend on, beside what `Experiment.content` names."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Examples:
             [(task.prompt(example), task.describe(example)) for example in part]
             for part in (self.train, self.validation)
         ]
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        return text_sha256(json.dumps(said, sort_keys=True))
 
     def of_step(self, step: int, count: int) -> list[Any]:
         """The training examples of an optimiser step (from 0): a function of the seed and the step alone."""
@@ -114,10 +114,24 @@ class Experiment:
         self.reward.close()
 
     @functools.cached_property
+    def model_content(self) -> dict[str, str]:
+        """Hashes of what the policy is made of beside its adapter, by what a user calls each."""
+        return {
+            "weights of model.name_or_path": self.frozen_sha256,
+            "config.json of model.name_or_path": text_sha256(repr(self.structure.architecture)),
+            "tokenizer of model.tokenizer": self.tokenizer.sha256,
+        }
+
+    @functools.cached_property
+    def content(self) -> dict[str, str]:
+        """The same of all that a run goes on with: the reward's judges too, whose files are read for it."""
+        return {**self.model_content, **self.reward.judges()}
+
+    @functools.cached_property
     def _of_all_rewards(self) -> dict[str, Any]:
         return {
             "reward": _identity(self.reward),
-            "frozen": self.frozen_sha256,
+            "content": self.content,
             "config": self.config.model_dump(mode="json", include=_OF_REWARDS),
         }
 
@@ -127,7 +141,7 @@ class Experiment:
             "prompt": self.task.prompt(example),
             "example": dict(self.task.describe(example)),
         }
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
+        return text_sha256(json.dumps(said, sort_keys=True))[:32]
 
     def check_examples(self, examples: Sequence[Any], *, in_buckets: bool = True) -> None:
         """Raises `UserError`, naming an example, where its prompt is none, or where the reward has no use for it."""

@@ -44,7 +44,7 @@ def export_adapter(workdir: Path, out: Path, checkpoint: str, console: Console) 
             f"the frozen model of {workdir} is random (model.random_init), and an adapter is nothing without it: "
             "export the whole with --merged"
         )
-    with _written_whole(out) as directory, open_run(workdir, config, checkpoint) as run:
+    with _written_whole(out) as directory, open_run(workdir, config, checkpoint, judged=False) as run:
         base = config.model.name_or_path
         base = str(find_model(base, "model.name_or_path").resolve()) if is_local(base) else base
         adapter = {"blocks": run.snapshot.state.adapter["blocks"]}
@@ -56,7 +56,7 @@ def export_adapter(workdir: Path, out: Path, checkpoint: str, console: Console) 
 def export_merged(workdir: Path, out: Path, dtype: str, checkpoint: str, console: Console) -> None:
     """Writes a checkpoint's policy as a whole causal language model in `dtype`; raises `UserError` likewise."""
     config = read_finished_config(workdir)
-    with _written_whole(out) as directory, open_run(workdir, config, checkpoint) as run:
+    with _written_whole(out) as directory, open_run(workdir, config, checkpoint, judged=False) as run:
         structure = run.experiment.structure
         weights = merge(structure, run.snapshot.state.adapter, run.experiment.frozen, jnp.dtype(dtype))
         tensors = dict(to_hugging_face(weights, structure.architecture))

@@ -72,9 +72,8 @@ def prepare(config: Config, workdir: Path, console: Console, stack: contextlib.E
         experiment = stack.enter_context(build(with_kept_beginning(workdir, config)))
         experiment.check_prompts(everything)
     with distributed.in_agreement():
-        distributed.check_same({"content in the model's directory": experiment.frozen_sha256})
-        if config.model.lora.init_from:
-            distributed.check_same({"adapter in model.lora.init_from": _sha256(experiment.adapter)})
+        began = {"adapter in model.lora.init_from": _sha256(experiment.adapter)} if config.model.lora.init_from else {}
+        distributed.check_same({**experiment.model_content, **began})
     if experiment.remark:
         console.print(experiment.remark, soft_wrap=True)
     console.print(f"{len(examples.train)} training and {len(examples.validation)} validation examples; compiling ...")
@@ -90,6 +89,9 @@ def prepare(config: Config, workdir: Path, console: Console, stack: contextlib.E
     like = validation.sample_frozen()
     with distributed.in_agreement():
         checking.result()
+        judges = experiment.reward.judges()
+    with distributed.in_agreement():
+        distributed.check_same(judges)
     warm_up.updates(like)
     with distributed.in_agreement():
         if is_main:
@@ -101,7 +103,7 @@ def prepare(config: Config, workdir: Path, console: Console, stack: contextlib.E
         check_visible(workdir, run_id)
     keep, keep_best = config.train.keep_checkpoints, config.train.keep_best
     checkpoints = stack.enter_context(
-        Checkpoints(workdir / "checkpoints", experiment.frozen_sha256, keep=keep, keep_best=keep_best)
+        Checkpoints(workdir / "checkpoints", experiment.content, keep=keep, keep_best=keep_best)
     )
     return Prepared(workdir, examples, experiment, beginning, validation, warm_up, buffer, checkpoints)
 

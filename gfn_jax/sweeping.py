@@ -19,10 +19,11 @@ from gfn_jax.errors import TrainingError, UserError
 from gfn_jax.evaluation.equal_diversity import AtEqualDiversity
 from gfn_jax.evaluation.frontier import FAMILIES, POLICY, Row, Run, pooled, rows
 from gfn_jax.run_files import finite, read_json, replace_file
-from gfn_jax.runtime.machine import describe_machine
 
 T = TypeVar("T")
 _STOPPED = 3
+_ASKED = "swept.json"
+"""What a finished run was trained and compared by; with other flags it is trained on, and compared again."""
 
 
 def sweep(
@@ -45,13 +46,17 @@ def sweep(
     chosen = _read_all("--temperatures", temperatures, float), _read_all("--seeds", seeds, int)
     places = {workdir / f"t{each:g}-seed{seed}": (each, seed) for seed in chosen[1] for each in chosen[0]}
     for number, (place, (temperature, seed)) in enumerate(places.items(), start=1):
-        if (place / "evaluation.json").exists():
-            _check_configuration(place, config, temperature, seed)
+        wanted = _of_run(config, temperature, seed)
+        asked = {"config": wanted.model_dump(mode="json"), "flags": list(comparing)}
+        if (place / "config.json").exists():
+            _check_configuration(place, wanted)
+        if (place / "evaluation.json").exists() and _read_asked(place) == asked:
             continue
         console.rule(f"run {number} of {len(places)}: {place}")
         own = [f"--config.reward.temperature_end={temperature}", f"--config.seed={seed}", f"--workdir={place}"]
         _run("train", f"--status_if_stopped={_STOPPED}", *training, *own)
         _run("evaluate", f"--workdir={place}", *comparing)
+        replace_file(place / _ASKED, json.dumps(asked, indent=2) + "\n")
     evaluations = {place: read_json(place / "evaluation.json") for place in places}
     prompts, *others = {(each["prompts"], each["samples_per_prompt"]) for each in evaluations.values()}
     if others:
@@ -66,7 +71,8 @@ def sweep(
     found = list(rows(runs))
     console.print(_table(found, *prompts))
     counts = {"prompts": prompts[0], "samples_per_prompt": prompts[1]}
-    about = {**counts, "flags": [*training, *comparing], **describe_machine()}
+    machines = {place.name: each["machine"] for place, each in evaluations.items()}
+    about = {**counts, "flags": [*training, *comparing], "machines": machines}
     replace_file(
         workdir / "frontier.json",
         json.dumps(finite({**about, "rows": [_plain(row) for row in found]}), indent=1) + "\n",
@@ -75,9 +81,17 @@ def sweep(
     console.print(f"figures and plot are in {workdir / 'frontier.json'} and {workdir / 'frontier.png'}", soft_wrap=True)
 
 
-def _check_configuration(place: Path, config: Config, temperature: float, seed: int) -> None:
+def _of_run(config: Config, temperature: float, seed: int) -> Config:
     reward = config.reward.model_copy(update={"temperature_end": temperature})
-    wanted = config.model_copy(update={"reward": reward, "seed": seed})
+    return config.model_copy(update={"reward": reward, "seed": seed})
+
+
+def _read_asked(place: Path) -> dict[str, Any] | None:
+    """What a sweep before this one asked of the run, if any did."""
+    return read_json(place / _ASKED) if (place / _ASKED).exists() else None
+
+
+def _check_configuration(place: Path, wanted: Config) -> None:
     if keys := differing_keys(wanted, read_run_config(place)):
         raise UserError(
             f"{place} belongs to a run with another configuration; these keys differ: {', '.join(keys)}. "

@@ -39,16 +39,18 @@ def read_finished_config(workdir: Path) -> Config:
 
 
 @contextlib.contextmanager
-def open_run(workdir: Path, config: Config, checkpoint: str) -> Iterator[TrainedRun]:
+def open_run(workdir: Path, config: Config, checkpoint: str, *, judged: bool = True) -> Iterator[TrainedRun]:
     """The run as a checkpoint left it: the best, the last, or that of a step; raises `UserError` where it has none.
 
-    The best is the one with the highest figure `train.keep_best`, and the last where none has that figure.
+    The best is the one with the highest figure `train.keep_best`, and the last where none has that figure. Its
+    model must be what it was, and where it is to be `judged` the reward's judges too.
     """
     directory = workdir / "checkpoints"
     _check_choice(checkpoint, directory)
     with build(config) as experiment:
         like = experiment.beginning()
-        with Checkpoints(directory, experiment.frozen_sha256, keep_best=config.train.keep_best) as checkpoints:
+        content = experiment.content if judged else experiment.model_content
+        with Checkpoints(directory, content, keep_best=config.train.keep_best) as checkpoints:
             faults: dict[int, str] = {}
             if checkpoint == BEST:
                 snapshot, faults = checkpoints.restore_best(like)

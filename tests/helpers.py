@@ -122,7 +122,7 @@ def run(settings: Config, workdir: Path) -> str:
 def last_snapshot(settings: Config, workdir: Path) -> Snapshot:
     """What the last checkpoint of a run holds."""
     experiment = build(settings)
-    with Checkpoints(workdir / "checkpoints", experiment.frozen_sha256) as checkpoints:
+    with Checkpoints(workdir / "checkpoints", experiment.model_content) as checkpoints:
         snapshot, _ = checkpoints.restore_latest(experiment.beginning())
     assert snapshot is not None
     return snapshot

@@ -6,7 +6,7 @@ import pytest
 from helpers import ROOT, config
 
 from gfn_jax.base_config import base
-from gfn_jax.config_reading import differing_keys, known_keys, parse_config
+from gfn_jax.config_reading import SAFE_TO_CHANGE, WHERE_CONTENT_IS, differing_keys, known_keys, parse_config
 from gfn_jax.errors import UserError
 
 SHIPPED = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "common")
@@ -70,3 +70,6 @@ def test_only_safe_keys_may_change_in_a_run():
     other = config(**names, train__steps=20, seed=1, model__lora__rank=3)
     assert differing_keys(one, safe) == []
     assert differing_keys(one, other) == ["model.lora.rank", "seed"]
+    elsewhere = config(**names | {"model__name_or_path": "moved"}, reward__nli__device="cuda", reward__nli__workers=3)
+    assert differing_keys(one, elsewhere) == ["model.name_or_path"]
+    assert differing_keys(one, elsewhere, (*SAFE_TO_CHANGE, *WHERE_CONTENT_IS)) == []

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -26,6 +27,7 @@ from gfn_jax.experience import Experience, make_buffer
 from gfn_jax.experiment import Examples, build
 from gfn_jax.rewards.likelihood import LikelihoodReward
 from gfn_jax.run_files import JsonLines
+from gfn_jax.runtime.checkpoint import Checkpoints
 from gfn_jax.runtime.interruption import Interruption
 from gfn_jax.tasks import TASKS
 from gfn_jax.tasks.next_sentence import NextSentence
@@ -180,11 +182,36 @@ def test_a_checkpoint_of_other_frozen_weights_is_refused(tmp_path):
     tensors["transformer.ln_f.bias"] += 1e-3
     save_file(tensors, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
     before = {file: file.read_bytes() for file in (tmp_path / "run" / "checkpoints").rglob("*") if file.is_file()}
-    with pytest.raises(UserError, match=r"was trained on other frozen weights than model\.name_or_path holds now"):
+    with pytest.raises(
+        UserError, match=r"1 depends on the weights of model\.name_or_path, which had another content then"
+    ):
         run(settings, tmp_path / "run")
     assert before == {
         file: file.read_bytes() for file in (tmp_path / "run" / "checkpoints").rglob("*") if file.is_file()
     }
+
+
+def test_a_checkpoint_is_gone_on_from_with_the_content_that_it_depends_on_alone(settings, uninterrupted):
+    directory = uninterrupted / "checkpoints"
+    with build(settings) as experiment:
+        begun, content = experiment.beginning(), experiment.content
+
+        def restored(content, **how):
+            with Checkpoints(directory, content, **how) as checkpoints:
+                return checkpoints.restore_latest(begun)[0]
+
+        assert restored(content, keep=9) is not None
+        for name in content:
+            another = content | {name: "another"}
+            for how in ({}, {"keep": 9}):
+                with pytest.raises(UserError, match=f"depends on the {re.escape(name)}, which had another content"):
+                    restored(another, **how)
+            fewer = {key: value for key, value in content.items() if key != name}
+            assert restored(fewer) is not None  # by a reader that does without it
+            with pytest.raises(UserError, match=f"depends on the {re.escape(name)}, which had"):
+                restored(fewer, keep=9)
+        with pytest.raises(UserError, match="depends on the judge, which had"):
+            restored(content | {"judge": "new"}, keep=9)
 
 
 def test_the_last_checkpoints_and_the_best_are_kept(tmp_path):

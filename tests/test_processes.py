@@ -2,11 +2,16 @@
 
 import shutil
 
+import jax
 import numpy as np
 import pytest
-from helpers import config_file, run, short_config
+from helpers import MINIATURE, config_file, run, short_config
 from processes import Run
 from run_files import json_lines, without_times
+from safetensors.numpy import load_file, save_file
+
+from gfn_jax.experiment import build
+from gfn_jax.models import peft_adapters
 
 SPREAD = {"mesh__data": 4, "train__microbatch_prompts": 4}
 
@@ -58,17 +63,39 @@ def test_a_run_goes_on_in_two_processes_with_the_same_figures(halfway, tmp_path)
     assert "going on after step 4" in again
 
 
+OF_DIRECTORY = {"model__name_or_path": "model", "model__lora__init_from": "adapter"}
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A directory with a model and an adapter that are others than those in the current one."""
+    monkeypatch.chdir(tmp_path)
+    for place, scale in ((tmp_path, 1.0), (tmp_path / "elsewhere", 1.5)):
+        shutil.copytree(MINIATURE / "gpt2", place / "model")
+        tensors = load_file(place / "model" / "model.safetensors")
+        save_file({name: scale * tensor for name, tensor in tensors.items()}, place / "model" / "model.safetensors")
+        with build(short_config(model__name_or_path=str(place / "model"))) as experiment:
+            adapter = jax.tree.map(lambda x, scale=scale: np.full_like(x, scale), experiment.adapter)
+            (place / "adapter").mkdir()
+            peft_adapters.save(place / "adapter", adapter, experiment.structure, "model")
+    return tmp_path / "elsewhere"
+
+
 @pytest.mark.parametrize(
-    ("settings", "of_last", "speaker", "message"),
+    ("settings", "speaker", "message"),
     [
-        ({}, [], 0, "the mesh 1 x 1 (data x model) cannot be shared by 2 processes: mesh.data, here 1, is split over"),
-        (SPREAD, ["--config.seed=7"], 1, "process 1 has another configuration than process 0"),
+        ({}, 0, "the mesh 1 x 1 (data x model) cannot be shared by 2 processes: mesh.data, here 1, is split over"),
+        (
+            SPREAD | OF_DIRECTORY,
+            1,
+            "process 1 has another weights of model.name_or_path and another adapter in model.lora.init_from than",
+        ),
     ],
 )
-def test_what_is_wrong_is_said_once_and_ends_all_processes(tmp_path, settings, of_last, speaker, message):
+def test_what_is_wrong_is_said_once_and_ends_all_processes(tmp_path, elsewhere, settings, speaker, message):
     command = ["-m", "gfn_jax.train", f"--config={config_file(short_config(**settings), tmp_path)}"]
     command.append(f"--workdir={tmp_path / 'run'}")
-    with Run(command, processes=2, devices=2, log=tmp_path / "run.log", of_last=of_last) as started:
+    with Run(command, processes=2, devices=2, log=tmp_path / "run.log", cwd_of_last=elsewhere) as started:
         assert started.wait(120) == [2, 2]
         said = [[line for line in started.said(index).splitlines() if "error" in line] for index in range(2)]
     [line] = said[speaker]

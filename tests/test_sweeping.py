@@ -42,14 +42,23 @@ def evaluated(directory, temperature, seed, **about):
     ]
     run = directory / f"t{temperature:g}-seed{seed}"
     run.mkdir()
-    written = {"step": 7, "prompts": PROMPTS, "samples_per_prompt": 5, "methods": methods, **about}
+    written = {
+        "step": 7,
+        "machine": {"commit": f"of {run.name}"},
+        "prompts": PROMPTS,
+        "samples_per_prompt": 5,
+        "methods": methods,
+        **about,
+    }
     (run / "evaluation.json").write_text(json.dumps(written))
     (run / "config.json").write_text(settings(temperature, seed).model_dump_json())
+    asked = {"config": settings(temperature, seed).model_dump(mode="json"), "flags": []}
+    (run / "swept.json").write_text(json.dumps(asked))
 
 
-def swept(directory, temperatures=("0.6", "0.9"), seeds=("0", "1")):
-    console = Console(record=True, width=100)
-    sweep(settings(), ["--config", "configs/next_sentence_mini.py"], [], directory, temperatures, seeds, console)
+def swept(directory, temperatures=("0.6", "0.9"), seeds=("0", "1"), comparing=(), **changes):
+    console, wanted = Console(record=True, width=100), short_config(**changes)
+    sweep(wanted, ["--config", "configs/next_sentence_mini.py"], comparing, directory, temperatures, seeds, console)
     return console.export_text(), json.loads((directory / "frontier.json").read_text())
 
 
@@ -70,6 +79,9 @@ def test_every_policy_is_set_beside_baselines_that_are_as_diverse(tmp_path):
     assert rows[0.6, 0]["beside"]["nucleus"] is None  # which never is so little diverse
     assert rows[0.9, 0]["beside"]["nucleus"]["baseline"]["mean"] == pytest.approx(-9.5 + NOISE.mean())
     assert all(cell in said for cell in ("all", "none", "1.50"))
+    assert written["machines"] == {
+        name: {"commit": f"of {name}"} for name in ("t0.6-seed0", "t0.9-seed0", "t0.6-seed1", "t0.9-seed1")
+    }
     assert np.ptp(imread(tmp_path / "frontier.png")[..., :3]) > 0.5
 
 
@@ -78,6 +90,21 @@ def test_runs_that_were_compared_differently_are_refused(tmp_path):
     evaluated(tmp_path, 0.9, 0, prompts=30)
     with pytest.raises(UserError, match="were not compared on the same prompts"):
         swept(tmp_path, seeds=["0"])
+
+
+def test_a_run_that_was_trained_or_compared_otherwise_is_trained_on_and_compared_again(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr("gfn_jax.sweeping._run", lambda command, *flags: commands.append((command, flags[-1])))
+    evaluated(tmp_path, 0.6, 0)
+    only = {"temperatures": ["0.6"], "seeds": ["0"]}
+    swept(tmp_path, **only)
+    assert not commands
+    for change in ({"comparing": ["--checkpoint=last"]}, {"comparing": ["--checkpoint=last"], "train__steps": 9}, {}):
+        swept(tmp_path, **only, **change)
+        assert [name for name, _ in commands] == ["train", "evaluate"]
+        commands.clear()
+        swept(tmp_path, **only, **change)
+        assert not commands
 
 
 def test_a_run_of_another_configuration_is_refused_by_key(tmp_path):

@@ -5,12 +5,14 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import MINIATURE, ROOT, contradiction_config, last_snapshot, run, short_config
+from rich.console import Console
 from run_files import json_lines, without_times
 from safetensors.torch import load_file, save_file
 
@@ -19,6 +21,7 @@ from gfn_jax.errors import TrainingError, UserError
 from gfn_jax.experience import make_buffer
 from gfn_jax.experiment import Examples, build
 from gfn_jax.rewards.likelihood import LikelihoodReward
+from gfn_jax.runtime.tracking import Tracker
 from gfn_jax.tasks import TASKS
 from gfn_jax.tasks.next_sentence import NextSentence
 
@@ -224,6 +227,16 @@ def test_a_reward_of_ones_own_that_would_cancel_is_refused(monkeypatch):
     monkeypatch.setitem(TASKS, "next_sentence", TerminalTask)
     with pytest.raises(UserError, match=r"Choose objective\.name vargrad or tb, or a reward of every prefix"):
         build(short_config())
+
+
+def test_a_deleted_and_restarted_run_is_another_one_for_wandb(tmp_path, monkeypatch):
+    names = []
+    monkeypatch.setattr("wandb.init", lambda **settings: names.append(settings["id"]) or Mock())
+    for run_id in ("one", "one", "two"):
+        (tmp_path / "run_id").write_text(run_id)
+        with Tracker(short_config(tracking__wandb="online"), tmp_path, None, Console()):
+            pass
+    assert names[0] == names[1] != names[2]
 
 
 def test_wandb_offline_needs_no_account_and_online_says_that_it_does(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from scipy.spatial.distance import pdist
 from gfn_jax.config import Sentences
 from gfn_jax.errors import UserError
 from gfn_jax.evaluation.comparison import TextFigures
-from gfn_jax.rewards.judging import CLASSIFIER, Judgements, judge_pool
+from gfn_jax.rewards.judging import CLASSIFIER, Judgements, JudgePool
 from gfn_jax.rewards.side_process import WorkerPool
 
 EMBEDDER = "gfn_jax.evaluation.embedder:Embedder"
@@ -73,11 +73,12 @@ def judged_figures(judges: Judges, sentences: Sentences) -> Iterator[list[TextFi
         if judges.embedding_model:
             if importlib.util.find_spec("sentence_transformers") is None:
                 raise UserError("--embedding_model needs sentence-transformers: pip install gfn-jax[eval]")
-            pool = judge_pool(EMBEDDER, sentences.model_copy(update={"name_or_path": judges.embedding_model}))
+            embedder = sentences.model_copy(update={"name_or_path": judges.embedding_model})
+            pool = JudgePool(EMBEDDER, embedder, "--embedding_model")
             workers.callback(pool.close)
             figures.append(EmbeddingDistance(pool, sentences.batch_size))
         if sentences.name_or_path:
-            pool = judge_pool(CLASSIFIER, sentences, label=sentences.label, keys=_KEYS)
+            pool = JudgePool(CLASSIFIER, sentences, _KEYS[0], label=sentences.label, keys=_KEYS)
             workers.callback(pool.close)
             figures.append(AcceptableShare(pool, sentences.batch_size))
         for figure in figures:

@@ -2,8 +2,6 @@
 
 import dataclasses
 import fcntl
-import functools
-import hashlib
 import json
 import os
 import subprocess
@@ -21,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from gfn_jax.cache import cache_directory
+from gfn_jax.content import file_sha256, files_sha256
 from gfn_jax.errors import UserError
 
 HTTPError: Any = HfHubHTTPError.__mro__[
@@ -29,6 +28,8 @@ HTTPError: Any = HfHubHTTPError.__mro__[
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin")
+_OF_CLASSIFIERS = ("*.json", "*.txt", "*.model")
+"""What transformers may read of a text classifier beside its weights."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,8 @@ def is_local(name_or_path: str) -> bool:
 def find_directory(name_or_path: str, key: str, files: Sequence[str]) -> Path:
     """A local directory as it is, what a GGUF file holds as one, or the hub's snapshot of these files of that name.
 
-    The hub's cache, its offline mode (HF_HUB_OFFLINE) and its tokens are those of other Hugging Face programs.
+    NAME@REVISION is what the hub had of NAME at a commit, a branch or a tag. The hub's cache, its offline mode
+    (HF_HUB_OFFLINE) and its tokens are those of other Hugging Face programs.
     `key` is the configuration's key that the name comes from, for the `UserError` where it is nothing.
     """
     path = Path(name_or_path)
@@ -71,7 +73,8 @@ def find_directory(name_or_path: str, key: str, files: Sequence[str]) -> Path:
         except UserError as error:
             raise UserError(f"{key}: {error}") from error
     try:
-        return Path(snapshot_download(name_or_path, allow_patterns=list(files)))
+        name, _, revision = name_or_path.partition("@")
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(files)))
     except GatedRepoError as error:
         raise UserError(
             f"{key}: {name_or_path!r} is for those who accepted its terms on the Hugging Face hub: accept them there, "
@@ -87,9 +90,18 @@ def find_directory(name_or_path: str, key: str, files: Sequence[str]) -> Path:
 
 def find_model(name_or_path: str, key: str) -> Path:
     """The directory of a model's architecture and weights: as safetensors, or where there are none as `.bin`."""
-    directory = find_directory(name_or_path, key, ("config.json", *_SAFETENSORS))
+    return _find_weights(name_or_path, key, ("config.json",))
+
+
+def find_classifier(name_or_path: str, key: str) -> Path:
+    """The directory of a text classifier or encoder, its tokenizer included, likewise."""
+    return _find_weights(name_or_path, key, _OF_CLASSIFIERS)
+
+
+def _find_weights(name_or_path: str, key: str, beside: Sequence[str]) -> Path:
+    directory = find_directory(name_or_path, key, (*beside, *_SAFETENSORS))
     if not is_local(name_or_path) and not _listed(directory, "model.safetensors"):
-        directory = find_directory(name_or_path, key, ("config.json", *_PICKLED))
+        directory = find_directory(name_or_path, key, (*beside, *_PICKLED))
     return directory
 
 
@@ -107,11 +119,14 @@ def adapter_file(directory: Path) -> Path:
 
 
 def weights_sha256(directory: Path) -> str:
-    """The hash of the files that a model's weights are published in, in their order."""
-    digest = hashlib.sha256()
-    for file in _source_files(directory):
-        digest.update(_sha256(file).digest())
-    return digest.hexdigest()
+    """The hash of the files that a model's weights are published in."""
+    return files_sha256(_source_files(directory))
+
+
+def classifier_sha256(directory: Path) -> str:
+    """The hash of all files that transformers may read of a text classifier or encoder."""
+    patterns = (*_OF_CLASSIFIERS, *_SAFETENSORS, *_PICKLED)
+    return files_sha256(sorted({file for pattern in patterns for file in directory.glob(pattern)}))
 
 
 @contextmanager
@@ -166,7 +181,7 @@ def _converted(file: Path) -> Path:
     if (converter := _CONVERTERS.get(file.suffix)) is None:
         return file
     try:
-        name = f"{_sha256(file).hexdigest()}-{_sha256(converter.program).hexdigest()[:8]}"
+        name = f"{file_sha256(file)}-{file_sha256(converter.program)[:8]}"
         converted = cache_directory("converted") / f"{name}{converter.suffix}"
         converted.parent.mkdir(parents=True, exist_ok=True)
         with (converted.parent / f"{name}.lock").open("w") as lock:
@@ -188,15 +203,3 @@ def _convert(file: Path, converter: _Converter, converted: Path) -> None:
             reason = (done.stderr.strip().splitlines() or [f"the converter ended with status {done.returncode}"])[-1]
             raise UserError(f"{file} cannot be read as {converter.source}: {reason:.300}")
         os.replace(unfinished, converted)
-
-
-def _sha256(file: Path):
-    status = file.stat()
-    return _sha256_of(file.resolve(), status.st_size, status.st_mtime_ns).copy()
-
-
-@functools.lru_cache
-def _sha256_of(file: Path, size: int, changed: int):
-    """The hash of a file that has not changed since; a large one is read once."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256")

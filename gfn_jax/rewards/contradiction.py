@@ -10,7 +10,7 @@ before tempering. The answer is the frozen model's own, greedy and so a function
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -20,15 +20,15 @@ from cachetools import LRUCache
 from gfn_jax.config import Answers
 from gfn_jax.models.parts import Weights
 from gfn_jax.rewards.answering import Answer, Answerer
-from gfn_jax.rewards.judging import Judgements
+from gfn_jax.rewards.judging import Judgements, JudgePool
 from gfn_jax.rewards.likelihood import make_log_likelihood
 from gfn_jax.rewards.protocol import Call, Components, Reward, RewardContext
-from gfn_jax.rewards.side_process import WorkerPool
 from gfn_jax.rewards.state_texts import state_texts
 from gfn_jax.text.templates import Template
 from gfn_jax.types import Prompts, Trajectories
 
 NLI_MODEL = "gfn_jax.rewards.nli:NLIModel"
+NLI_KEY = "reward.nli.name_or_path"
 
 
 class Claim(Protocol):
@@ -49,7 +49,7 @@ def answer_template(answers: Answers) -> Template:
 class ContradictionReward(Reward):
     """The reward above; no question is answered, and no answer judged, twice while the caches last."""
 
-    def __init__(self, context: RewardContext, pool: WorkerPool, answer_prompt: Template):
+    def __init__(self, context: RewardContext, pool: JudgePool, answer_prompt: Template):
         """Takes over the pool, whose workers are `NLIModel`s.
 
         Raises `UserError` where a question and its answer may not fit into the model's context.
@@ -124,6 +124,9 @@ class ContradictionReward(Reward):
             {"answer": answer.text, "p_contradiction": math.exp(log_p)}
             for answer, log_p in zip(answers, judged(), strict=True)
         ]
+
+    def judges(self) -> Mapping[str, str]:
+        return {f"model of {NLI_KEY}": self._pool.sha256}
 
     def close(self) -> None:
         self._pool.close()

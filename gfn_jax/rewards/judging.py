@@ -1,11 +1,14 @@
 """Models in worker processes that judge texts, and are asked about each but once."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from cachetools import LRUCache
 
 from gfn_jax.config import Judge
+from gfn_jax.models.hf_files import classifier_sha256, find_classifier
 from gfn_jax.rewards.side_process import Job, WorkerPool
 
 CLASSIFIER = "gfn_jax.rewards.classifier:Classifier"
@@ -13,17 +16,37 @@ CLASSIFIER = "gfn_jax.rewards.classifier:Classifier"
 Item = TypeVar("Item", str, tuple[str, str])
 
 
-def judge_pool(factory: str, judge: Judge, **more: Any) -> WorkerPool:
-    """The workers that a judge's configuration asks for; `more` is what `factory` takes besides."""
-    settings = {
-        "name_or_path": judge.name_or_path,
-        "device": judge.device,
-        "batch_size": judge.batch_size,
-        "max_length": judge.max_length,
-        "threads": judge.threads,
-    }
-    limits = {"workers": judge.workers, "timeout_s": judge.timeout_s, "attempts": judge.attempts}
-    return WorkerPool(factory, settings | more, **limits)
+class JudgePool(WorkerPool):
+    """The workers that a judge's configuration asks for; its files are found when they are first needed.
+
+    key   what the user calls the judge's name, for the `UserError` where there is none
+    more  what `factory` takes besides
+    """
+
+    def __init__(self, factory: str, judge: Judge, key: str, **more: Any):
+        limits = {"workers": judge.workers, "timeout_s": judge.timeout_s, "attempts": judge.attempts}
+        super().__init__(factory, more, **limits)
+        self._judge, self._key = judge, key
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of the judge's files, its tokenizer's among them."""
+        return classifier_sha256(self._directory)
+
+    @functools.cached_property
+    def _directory(self) -> Path:
+        return find_classifier(self._judge.name_or_path, self._key)
+
+    def settings(self) -> Mapping[str, Any]:
+        judge = self._judge
+        return {
+            **super().settings(),
+            "name_or_path": str(self._directory),
+            "device": judge.device,
+            "batch_size": judge.batch_size,
+            "max_length": judge.max_length,
+            "threads": judge.threads,
+        }
 
 
 class Judgements(Generic[Item]):

@@ -96,5 +96,12 @@ class Reward(abc.ABC):
         """
         return [{} for _ in texts]
 
+    def judges(self) -> Mapping[str, str]:
+        """Hashes of the models, beside the frozen one, that the components depend on, by what a user calls each.
+
+        A run goes on, and remembers components, only while they are what they were.
+        """
+        return {}
+
     def close(self) -> None:
         """Ends what the reward started."""

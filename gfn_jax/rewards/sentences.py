@@ -6,13 +6,13 @@ before tempering, by a text classifier that is shown the continuation alone; wit
 place of log P where `is_sentence` holds, and else -1.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from gfn_jax.models.parts import Weights
-from gfn_jax.rewards.judging import CLASSIFIER, Judgements, judge_pool
+from gfn_jax.rewards.judging import CLASSIFIER, Judgements, JudgePool
 from gfn_jax.rewards.protocol import Call, Components, Reward, RewardContext
 from gfn_jax.rewards.state_texts import state_texts
 from gfn_jax.text.sentences import is_sentence
@@ -36,7 +36,7 @@ class SentenceReward(Reward):
         self._context, self._weight = context, config.weight
         self._pool, self._judge = None, _judge_form
         if config.name_or_path:
-            self._pool = judge_pool(CLASSIFIER, config, label=config.label, keys=_KEYS)
+            self._pool = JudgePool(CLASSIFIER, config, _KEYS[0], label=config.label, keys=_KEYS)
             cache_size = context.config.reward.cache_size
             self._judge = Judgements[str](self._pool, "log_probabilities", config.batch_size, cache_size).request
 
@@ -69,6 +69,10 @@ class SentenceReward(Reward):
 
     def explain(self, frozen: Weights, examples: Sequence[Any], texts: Sequence[str]) -> list[dict[str, Any]]:
         return self.inner.explain(frozen, examples, texts)
+
+    def judges(self) -> Mapping[str, str]:
+        own = {f"model of {_KEYS[0]}": self._pool.sha256} if self._pool else {}
+        return {**self.inner.judges(), **own}
 
     def close(self) -> None:
         if self._pool:

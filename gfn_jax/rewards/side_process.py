@@ -90,6 +90,10 @@ class WorkerPool:
         self._settings, self._workers = settings, workers
         self._pool = self._new_pool()
 
+    def settings(self) -> Mapping[str, Any]:
+        """What a worker builds its model from."""
+        return self._settings
+
     def submit(self, method: str, argument: Any) -> Job:
         return Job(self, method, argument)
 
@@ -98,7 +102,7 @@ class WorkerPool:
         if not self._pool.active:  # all workers died while they had nothing to do
             self.close()
             self._pool = self._new_pool()
-        arguments = (self.factory, self._settings, method, argument)
+        arguments = (self.factory, self.settings(), method, argument)
         return self._pool.schedule(_call, args=arguments, timeout=self.timeout_s)
 
     def explain(self, error: Exception) -> str:

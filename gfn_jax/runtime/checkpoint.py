@@ -1,4 +1,4 @@
-"""Checkpoints of a run: all that a step changes, by Orbax; never the frozen weights, but their hash."""
+"""Checkpoints of a run: all that a step changes, by Orbax; of what no step changes, such as frozen weights, hashes."""
 
 import contextlib
 import dataclasses
@@ -21,7 +21,7 @@ from gfn_jax.runtime import distributed
 from gfn_jax.runtime.train_step import TrainState
 from gfn_jax.types import Trajectories
 
-FORMAT = 1
+FORMAT = 2
 """Version of what a checkpoint holds."""
 
 
@@ -58,12 +58,14 @@ class Checkpoints:
     one before. Each carries a digest of its content, so that damage is seen.
     """
 
-    def __init__(self, directory: Path, frozen_sha256: str, *, keep: int = 0, keep_best: str = ""):
+    def __init__(self, directory: Path, content: Mapping[str, str], *, keep: int = 0, keep_best: str = ""):
         """`keep` is for how many of the last ones there is room, 0 for reading alone.
 
+        `content` is of `Experiment.content`: all of it for a run that goes on, what it needs of it for a reader.
         `keep_best` names the figure whose highest value is kept too, if any.
         """
-        self._directory, self._frozen_sha256, self._keep_best = directory, frozen_sha256, keep_best
+        self._directory, self._content, self._keep_best = directory, dict(content), keep_best
+        self._goes_on = bool(keep)
 
         def figure(figures: Mapping[str, float]) -> float:
             return figures.get(keep_best, -math.inf)
@@ -102,8 +104,8 @@ class Checkpoints:
     def restore_latest(self, like: Snapshot) -> tuple[Snapshot | None, dict[int, str]]:
         """The latest snapshot that can be read, shaped and placed as `like`; and what is wrong with later ones.
 
-        None where nothing was saved yet. Raises `UserError` where the checkpoints are of other
-        frozen weights, or none can be read.
+        None where nothing was saved yet. Raises `UserError` where the checkpoints depend on other
+        content, or none can be read.
         """
         return self._restore_first(sorted(self._manager.all_steps(), reverse=True), "latest", like)
 
@@ -153,7 +155,7 @@ class Checkpoints:
         waiting = distributed.fetch(snapshot.waiting)  # whole: then every process reads all that there is
         about = {
             "format": FORMAT,
-            "frozen_sha256": self._frozen_sha256,
+            "content": self._content,
             "digest": _digest(snapshot.state, waiting, snapshot.replay),
             "seeds": snapshot.seeds,
         }
@@ -216,10 +218,12 @@ class Checkpoints:
         where = self._directory / str(step)
         if about["format"] != FORMAT:
             raise UserError(f"{where} is of format {about['format']}, and this version reads {FORMAT}")
-        if about["frozen_sha256"] != self._frozen_sha256:
+        then, now = about["content"], self._content
+        needed = now if not self._goes_on else then | now
+        if changed := [name for name in needed if then.get(name) != now.get(name)]:
             raise UserError(
-                f"{where} was trained on other frozen weights than model.name_or_path holds now; "
-                "choose another --workdir, or restore the model"
+                f"{where} depends on the {' and on the '.join(changed)}, which had another content then; choose "
+                "another --workdir, or restore the files (of a model on the hub, NAME@COMMIT is an earlier commit)"
             )
         abstract = (
             jax.tree.map(ocp.utils.to_shape_dtype_struct, like.state),

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gfn_jax.config import Config, beginning_from
-from gfn_jax.config_reading import differing_keys, read_run_config
+from gfn_jax.config_reading import SAFE_TO_CHANGE, WHERE_CONTENT_IS, differing_keys, read_run_config
 from gfn_jax.errors import UserError
 from gfn_jax.models import peft_adapters
 from gfn_jax.models.hf_files import find_directory
@@ -30,7 +30,7 @@ def check_ownership(workdir: Path, config: Config) -> None:
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir {workdir} is a file")
     if (workdir / "config.json").exists():
-        if keys := differing_keys(config, read_run_config(workdir)):
+        if keys := differing_keys(config, read_run_config(workdir), (*SAFE_TO_CHANGE, *WHERE_CONTENT_IS)):
             raise UserError(
                 f"{workdir} belongs to a run with another configuration; these keys differ: {', '.join(keys)}. "
                 "Choose another --workdir, or set them as they were"

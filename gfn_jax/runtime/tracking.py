@@ -1,6 +1,5 @@
 """Where a run's figures go: its files of JSON lines, Weights & Biases, and the terminal."""
 
-import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from gfn_jax.formatting import decimals
 from gfn_jax.run_files import JsonLines
 from gfn_jax.runtime import distributed
 from gfn_jax.runtime.faults import FaultWatch
+from gfn_jax.runtime.run_directory import namespace, read_run_id
 
 _PLAIN_LINE_SECONDS = 10.0
 _WANDB_TIMEOUT_S = 30.0
@@ -186,16 +186,17 @@ def check_login(config: Config) -> None:
 
 
 def _start_wandb(config: Config, workdir: Path, console: Console) -> Any:
-    """A run that resumes by its name; an offline one, to be synchronised later, where the server is not reached."""
+    """A run that goes on while its directory is the same run's; an offline one, to be synchronised later, where the
+    server is not reached.
+    """
     if config.tracking.wandb == "disabled":
         return None
     import wandb  # slow to import, so only where it is wanted
 
-    place = hashlib.sha256(str(workdir.absolute()).encode()).hexdigest()[:8]
     settings = {
         "project": config.tracking.project,
         "name": workdir.name,
-        "id": f"{workdir.name}-{place}",
+        "id": namespace(workdir, read_run_id(workdir)),
         "resume": "allow",
         "dir": str(workdir),
         "config": config.model_dump(mode="json"),

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from gfn_jax.config import Config
 from gfn_jax.errors import UserError
-from gfn_jax.rewards.contradiction import NLI_MODEL, ContradictionReward, answer_template
-from gfn_jax.rewards.judging import judge_pool
+from gfn_jax.rewards.contradiction import NLI_KEY, NLI_MODEL, ContradictionReward, answer_template
+from gfn_jax.rewards.judging import JudgePool
 from gfn_jax.rewards.protocol import RewardContext
 from gfn_jax.runtime.mesh import check_splits
 from gfn_jax.tasks.task import Task
@@ -72,7 +72,7 @@ class Contradiction(Task):
     def reward(self, context: RewardContext) -> ContradictionReward:
         nli, answers = self.config.reward.nli, self.config.reward.answers
         check_splits("reward.answers.batch_size", answers.batch_size, context.rows.local_mesh.shape["data"])
-        pool = judge_pool(NLI_MODEL, nli, contradiction_label=nli.contradiction_label)
+        pool = JudgePool(NLI_MODEL, nli, NLI_KEY, contradiction_label=nli.contradiction_label)
         return ContradictionReward(context, pool, self._answer_prompt)
 
     def figures(self, texts: Sequence[str], components: Mapping[str, np.ndarray]) -> dict[str, float]:

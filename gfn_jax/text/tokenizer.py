@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
+from gfn_jax.content import files_sha256, text_sha256
 from gfn_jax.errors import UserError
 
 _SPACE = "▁"  # how SentencePiece writes a space
@@ -25,6 +26,7 @@ class Tokenizer:
     byte_ids     the items that stand for a byte which no other item of a text has: the byte fallback of SentencePiece
     prefix_ids   what the tokenizer puts before a text
     end_of_text  the item that ends a text, where there is one
+    sha256       of the files that were read, and of what is told of the end of a text and put before it
 
     Raises `UserError` where the directory holds neither `tokenizer.json` nor `vocab.json` with `merges.txt`, or a
     tokenizer of another kind.
@@ -45,6 +47,7 @@ class Tokenizer:
         self.items, self.byte_ids = self._spelled(directory, frozenset(added))
         self.prefix_ids = self._prefix(directory)
         self._adds_space = self._bytes(self.encode("a")) == b" a"
+        self.sha256 = text_sha256(f"{files_sha256(_files(directory))} {self.end_of_text} {self.prefix_ids}")
 
     def save(self, file: Path) -> None:
         """As a `tokenizer.json`, for tokenizers that come in other files."""
@@ -127,16 +130,23 @@ class Tokenizer:
         raise UserError(f"{directory}: with what its tokenizer puts before a text, the text is not the same any more")
 
 
+def _files(directory: Path) -> list[Path]:
+    """The files of a vocabulary; raises `UserError` where there are none."""
+    for names in (["tokenizer.json"], ["vocab.json", "merges.txt"]):
+        files = [directory / name for name in names]
+        if all(file.exists() for file in files):
+            return files
+    raise UserError(f"{directory} has neither tokenizer.json nor vocab.json with merges.txt")
+
+
 def _read(directory: Path) -> HFTokenizer:
-    single, vocabulary, merges = (directory / name for name in ("tokenizer.json", "vocab.json", "merges.txt"))
-    if single.exists():
+    first, *others = _files(directory)
+    if not others:
         try:
-            return HFTokenizer.from_file(str(single))
+            return HFTokenizer.from_file(str(first))
         except Exception as error:  # the library raises nothing more precise
-            raise UserError(f"{single} cannot be read as a tokenizer: {error}") from error
-    if not (vocabulary.exists() and merges.exists()):
-        raise UserError(f"{directory} has neither tokenizer.json nor vocab.json with merges.txt")
-    backend = HFTokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
+            raise UserError(f"{first} cannot be read as a tokenizer: {error}") from error
+    backend = HFTokenizer(models.BPE.from_file(str(first), str(others[0])))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     if backend.token_to_id("<|endoftext|>") is not None:
