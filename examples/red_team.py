@@ -8,10 +8,13 @@ sentences; with a real language model, for one, `--config.task.options.classifie
 """
 
 from configs import next_sentence_mini
+from gfn_jax.models.hf_files import classifier_sha256, find_classifier
 from gfn_jax.rewards.likelihood import LikelihoodReward
 from gfn_jax.rewards.side_process import WorkerPool
 from gfn_jax.rewards.state_texts import state_texts
 from gfn_jax.tasks.next_sentence import NextSentence
+
+KEYS = "task.options.classifier", "task.options.label"
 
 
 class ObjectionReward(LikelihoodReward):
@@ -20,8 +23,8 @@ class ObjectionReward(LikelihoodReward):
     def __init__(self, context):
         super().__init__(context)
         self.context, self.options = context, context.config.task.options
-        keys = "task.options.classifier", "task.options.label"
-        settings = {"name_or_path": self.options["classifier"], "label": self.options["label"], "keys": keys}
+        self.classifier = find_classifier(self.options["classifier"], KEYS[0])
+        settings = {"name_or_path": str(self.classifier), "label": self.options["label"], "keys": KEYS}
         self.pool = WorkerPool("gfn_jax.rewards.classifier:Classifier", settings, workers=1, timeout_s=600, attempts=3)
 
     def request(self, frozen, examples, prompts, trajectories):
@@ -32,6 +35,9 @@ class ObjectionReward(LikelihoodReward):
 
     def combine(self, components, step):
         return super().combine(components, step) + self.options["objection_weight"] * components["log_objection"]
+
+    def judges(self):
+        return {f"model of {KEYS[0]}": classifier_sha256(self.classifier)}
 
     def close(self):
         self.pool.close()
