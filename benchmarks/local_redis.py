@@ -56,6 +56,16 @@ class LocalRedis:
             self._process.wait(20)
             self._process = None
 
+    def dump(self) -> dict[bytes, bytes]:
+        """All that it holds, key by key, as `restore` takes it."""
+        client = self.client()
+        return {key: value for key in client.scan_iter() if (value := client.dump(key)) is not None}
+
+    def restore(self, held: dict[bytes, bytes]) -> None:
+        client = self.client()
+        for key, value in held.items():
+            client.restore(key, 0, value, replace=True)
+
     def client(self) -> redis.Redis:
         return redis.Redis(port=self.port, password=self.password or None, socket_timeout=5)
 

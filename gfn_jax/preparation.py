@@ -102,9 +102,9 @@ def prepare(config: Config, workdir: Path, console: Console, stack: contextlib.E
     with distributed.in_agreement():
         check_visible(workdir, run_id)
     keep, keep_best = config.train.keep_checkpoints, config.train.keep_best
-    checkpoints = stack.enter_context(
-        Checkpoints(workdir / "checkpoints", experiment.content, keep=keep, keep_best=keep_best)
-    )
+    with distributed.in_agreement():
+        saved = Checkpoints(workdir / "checkpoints", experiment.content, keep=keep, keep_best=keep_best)
+    checkpoints = stack.enter_context(saved)
     return Prepared(workdir, examples, experiment, beginning, validation, warm_up, buffer, checkpoints)
 
 

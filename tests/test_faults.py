@@ -31,6 +31,7 @@ from gfn_jax.runtime.checkpoint import Checkpoints
 from gfn_jax.runtime.interruption import Interruption
 from gfn_jax.tasks import TASKS
 from gfn_jax.tasks.next_sentence import NextSentence
+from gfn_jax.trained_run import open_run, read_finished_config
 from gfn_jax.training import train
 
 LARGE = 1e25  # finite as a reward, but not squared
@@ -172,6 +173,20 @@ def test_where_no_checkpoint_can_be_read_nothing_is_touched(settings, uninterrup
     with pytest.raises(UserError, match=r"no checkpoint in .* can be read; 5, the latest, fails with"):
         run(settings, workdir)
     assert before == {file: file.read_bytes() for file in (workdir / "checkpoints").rglob("*") if file.is_file()}
+
+
+def test_damaged_figures_of_a_checkpoint_are_named_to_who_goes_on_and_passed_over_by_who_reads(
+    settings, uninterrupted, tmp_path
+):
+    workdir = shutil.copytree(uninterrupted, tmp_path / "run")
+    [file, *_] = (workdir / "checkpoints").glob("*/metrics/metrics")
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(UserError, match=f"{re.escape(str(file))} is damaged: delete"):
+        run(settings, workdir)
+    with open_run(workdir, read_finished_config(workdir), "best") as trained:
+        assert trained.snapshot.step
+    shutil.rmtree(file.parent)
+    assert "going on after step" in run(settings, workdir)
 
 
 def test_a_checkpoint_of_other_frozen_weights_is_refused(tmp_path):

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import itertools
+import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -62,10 +63,14 @@ class Checkpoints:
         """`keep` is for how many of the last ones there is room, 0 for reading alone.
 
         `content` is of `Experiment.content`: all of it for a run that goes on, what it needs of it for a reader.
-        `keep_best` names the figure whose highest value is kept too, if any.
+        `keep_best` names the figure whose highest value is kept too, if any. Raises `UserError` where the figures of
+        a checkpoint are damaged, and with them what is the best one: a reader passes over them.
         """
         self._directory, self._content, self._keep_best = directory, dict(content), keep_best
         self._goes_on = bool(keep)
+
+        if keep:
+            _check_figures(directory)
 
         def figure(figures: Mapping[str, float]) -> float:
             return figures.get(keep_best, -math.inf)
@@ -244,6 +249,17 @@ class Checkpoints:
 
     def _failure(self, error: Exception) -> TrainingError:
         return TrainingError(f"{self._directory} cannot be written ({' '.join(str(error).split())[:200]})")
+
+
+def _check_figures(directory: Path) -> None:
+    for step in saved_steps(directory):
+        file = directory / str(step) / "metrics" / "metrics"
+        try:
+            is_whole = not file.exists() or isinstance(json.loads(file.read_bytes()), dict)
+        except ValueError:
+            is_whole = False
+        if not is_whole:
+            raise UserError(f"{file} is damaged: delete {file.parent} to go on without the figures of this checkpoint")
 
 
 def _digest(state: TrainState, waiting: tuple[Trajectories, ...], replay: np.ndarray) -> str:
