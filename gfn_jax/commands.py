@@ -12,6 +12,12 @@ from gfn_jax.config import Config
 from gfn_jax.config_reading import known_keys, nearest_key, parse_config
 from gfn_jax.errors import ElsewhereError, TrainingError, UserError
 
+TRUST_TASK = (
+    'import the task that the run\'s config.json names as "module:Class", which runs its code: for your own runs, and '
+    "those of people whom you trust"
+)
+"""The help of --trust_task, a flag of the commands that read a run which may be somebody else's."""
+
 _is_one_of_several = False
 
 

@@ -40,6 +40,7 @@ _SENTENCE_LABEL = flags.DEFINE_string(
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "whose policy: best (by the figure train.keep_best), last, or a step"
 )
+_TRUST_TASK = flags.DEFINE_bool("trust_task", False, commands.TRUST_TASK)
 
 
 def main() -> None:
@@ -58,6 +59,7 @@ def main() -> None:
         Console(),
         judges,
         _CHECKPOINT.value,
+        trust_task=_TRUST_TASK.value,
     )
 
 

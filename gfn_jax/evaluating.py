@@ -42,6 +42,8 @@ def evaluate(
     console: Console,
     judges: Judges = RUNS_OWN,
     checkpoint: str = BEST,
+    *,
+    trust_task: bool = False,
 ) -> None:
     """Measures the methods with these names, or all; prints a table and leaves all figures in `evaluation.json`.
 
@@ -52,7 +54,7 @@ def evaluate(
     """
     if samples < 2:
         raise UserError(f"--n {samples}: a prompt needs 2 samples or more")
-    config = read_finished_config(workdir)
+    config = read_finished_config(workdir, trust_task=trust_task)
     every = [*all_methods(samples, config.reward.temperature_end), *([Resampling(candidates)] if candidates else [])]
     methods = choose(every, names, "--methods") or every
     examples = Examples.load(config)

@@ -19,6 +19,7 @@ _DTYPE = flags.DEFINE_enum(
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "whose policy: best (by the figure train.keep_best), last, or a step"
 )
+_TRUST_TASK = flags.DEFINE_bool("trust_task", False, commands.TRUST_TASK)
 
 
 def main() -> None:
@@ -30,9 +31,9 @@ def main() -> None:
     if _DTYPE.present and not _MERGED.value:
         raise UserError("--dtype is of a merged model; an adapter is always in float32: add --merged, or leave it out")
     if _MERGED.value:
-        export_merged(workdir, out, _DTYPE.value, _CHECKPOINT.value, Console())
+        export_merged(workdir, out, _DTYPE.value, _CHECKPOINT.value, Console(), trust_task=_TRUST_TASK.value)
     else:
-        export_adapter(workdir, out, _CHECKPOINT.value, Console())
+        export_adapter(workdir, out, _CHECKPOINT.value, Console(), trust_task=_TRUST_TASK.value)
 
 
 if __name__ == "__main__":

@@ -33,12 +33,12 @@ from gfn_jax.trained_run import TrainedRun, open_run, read_finished_config
 _LARGEST_FILE = 5 * 10**9
 
 
-def export_adapter(workdir: Path, out: Path, checkpoint: str, console: Console) -> None:
+def export_adapter(workdir: Path, out: Path, checkpoint: str, console: Console, *, trust_task: bool = False) -> None:
     """Writes a checkpoint's adapter (`open_run`) as a PEFT directory.
 
     Raises `UserError` where the run has no checkpoint, its frozen model is a random one, or `out` is there.
     """
-    config = read_finished_config(workdir)
+    config = read_finished_config(workdir, trust_task=trust_task)
     if config.model.random_init:
         raise UserError(
             f"the frozen model of {workdir} is random (model.random_init), and an adapter is nothing without it: "
@@ -53,9 +53,11 @@ def export_adapter(workdir: Path, out: Path, checkpoint: str, console: Console) 
     _say(console, run, out, "PEFT adapter")
 
 
-def export_merged(workdir: Path, out: Path, dtype: str, checkpoint: str, console: Console) -> None:
+def export_merged(
+    workdir: Path, out: Path, dtype: str, checkpoint: str, console: Console, *, trust_task: bool = False
+) -> None:
     """Writes a checkpoint's policy as a whole causal language model in `dtype`; raises `UserError` likewise."""
-    config = read_finished_config(workdir)
+    config = read_finished_config(workdir, trust_task=trust_task)
     with _written_whole(out) as directory, open_run(workdir, config, checkpoint, judged=False) as run:
         structure = run.experiment.structure
         weights = merge(structure, run.snapshot.state.adapter, run.experiment.frozen, jnp.dtype(dtype))

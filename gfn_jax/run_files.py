@@ -15,6 +15,7 @@ def replace_file(file: Path, content: str) -> None:
     """Writes a file whole or not at all; raises `UserError` where it cannot be written."""
     new = file.with_name(f"{file.name}.new")
     try:
+        new.unlink(missing_ok=True)  # it may be a link to somewhere else
         new.write_text(content, encoding="utf-8")
         os.replace(new, file)
     except OSError as error:

@@ -45,6 +45,7 @@ _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "whose policy: best (by the figure train.keep_best), last, or a step"
 )
 _SEED = flags.DEFINE_integer("seed", 0, "of the random numbers", lower_bound=0)
+_TRUST_TASK = flags.DEFINE_bool("trust_task", False, commands.TRUST_TASK)
 
 
 def main() -> None:
@@ -54,7 +55,15 @@ def main() -> None:
 
     fields = {flag.name: flag.value for flag in _FIELDS}
     wanted = Wanted(_N.value, _METHOD.value, _TEMPERATURE.value, _SEED.value, _CHECKPOINT.value)
-    print_samples(Path(_WORKDIR.value), fields, _INPUT.value or "", wanted, Console(), as_json=_JSON.value)
+    print_samples(
+        Path(_WORKDIR.value),
+        fields,
+        _INPUT.value or "",
+        wanted,
+        Console(),
+        as_json=_JSON.value,
+        trust_task=_TRUST_TASK.value,
+    )
 
 
 if __name__ == "__main__":

@@ -71,14 +71,21 @@ class Sample:
 
 
 def print_samples(
-    workdir: Path, fields: Mapping[str, str | None], file: str, wanted: Wanted, console: Console, *, as_json: bool
+    workdir: Path,
+    fields: Mapping[str, str | None],
+    file: str,
+    wanted: Wanted,
+    console: Console,
+    *,
+    as_json: bool,
+    trust_task: bool = False,
 ) -> None:
     """Prints continuations of the example with these `fields`, or of those in a `file`, as soon as they are drawn.
 
     They are tables or, alone on the standard output, JSON lines. Raises `UserError` where the run has no such
     checkpoint, an example is none, or there is no such method.
     """
-    config = read_finished_config(workdir)
+    config = read_finished_config(workdir, trust_task=trust_task)
     method = _method(config, wanted)
     task = make_task(config)
     given = _read(task, file, fields) if file else [Given("", task.check_example(fields))]

@@ -11,6 +11,7 @@ from gfn_jax.config_reading import read_run_config
 from gfn_jax.errors import UserError
 from gfn_jax.experiment import Experiment, build
 from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot, saved_steps
+from gfn_jax.tasks import check_is_own
 
 BEST, LAST = "best", "last"
 
@@ -30,9 +31,14 @@ class TrainedRun(NamedTuple):
         return [*passed_over, f"checkpoint {self.snapshot.step} is used: {self.reason}"]
 
 
-def read_finished_config(workdir: Path) -> Config:
-    """The configuration of a run that has a checkpoint, for one device; what the run began from is not needed."""
+def read_finished_config(workdir: Path, *, trust_task: bool = False) -> Config:
+    """The configuration of a run that has a checkpoint, for one device; what the run began from is not needed.
+
+    Raises `UserError` where its task is code from elsewhere, which making it would run, unless `trust_task`.
+    """
     config = read_run_config(workdir)
+    if not trust_task:
+        check_is_own(config, workdir / "config.json")
     if not saved_steps(workdir / "checkpoints"):
         raise UserError(f"{workdir} holds no checkpoint yet")
     return beginning_from("", config).model_copy(update={"mesh": Mesh(data=1, model=1, fsdp=False)})

@@ -14,7 +14,8 @@ from run_files import json_lines
 
 from gfn_jax.errors import UserError
 from gfn_jax.evaluating import evaluate
-from gfn_jax.exporting import export_merged
+from gfn_jax.exporting import export_adapter, export_merged
+from gfn_jax.reporting.page import write_report
 from gfn_jax.sampling import Wanted, print_samples
 from gfn_jax.trained_run import open_run, read_finished_config
 
@@ -110,16 +111,20 @@ def test_damaged_figures_are_none(workdir):
     assert opened(workdir, "best")[0] == 1
 
 
-def sample(workdir, tmp_path, checkpoint):
-    print_samples(workdir, FIELDS, "", Wanted(checkpoint=checkpoint), Console(quiet=True), as_json=True)
+def sample(workdir, tmp_path, checkpoint="best", **trust):
+    print_samples(workdir, FIELDS, "", Wanted(checkpoint=checkpoint), Console(quiet=True), as_json=True, **trust)
 
 
-def export(workdir, tmp_path, checkpoint):
-    export_merged(workdir, tmp_path / "out", "float32", checkpoint, Console(quiet=True))
+def export(workdir, tmp_path, checkpoint="best", **trust):
+    export_merged(workdir, tmp_path / "out", "float32", checkpoint, Console(quiet=True), **trust)
 
 
-def compare(workdir, tmp_path, checkpoint):
-    evaluate(workdir, 2, None, [], 0, Console(quiet=True), checkpoint=checkpoint)
+def export_peft(workdir, tmp_path, checkpoint="best", **trust):
+    export_adapter(workdir, tmp_path / "out", checkpoint, Console(quiet=True), **trust)
+
+
+def compare(workdir, tmp_path, checkpoint="best", **trust):
+    evaluate(workdir, 2, None, [], 0, Console(quiet=True), checkpoint=checkpoint, **trust)
 
 
 COMMANDS = pytest.mark.parametrize("command", [sample, export, compare])
@@ -221,9 +226,62 @@ def test_a_run_that_cannot_be_opened_is_one_clear_line(workdir, tmp_path, comman
     ],
 )
 def test_the_commands_say_that_one_line_alone_and_exit_with_2(workdir, tmp_path, arguments):
+    """Here of a run with a task of its own, which they are told to trust."""
+    name_task(workdir, "examples.favourite_word:FavouriteWord", word="boat", bonus=3.0)
     all_damaged(workdir)
-    command = [sys.executable, "-m", *(each.format(place=tmp_path) for each in arguments), f"--workdir={workdir}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = command(*(each.format(place=tmp_path) for each in arguments), "--trust_task", f"--workdir={workdir}")
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: no checkpoint in {workdir}/checkpoints can be read; 2, the best, fails")
     assert done.stderr.count("\n") == 1
+
+
+def command(*arguments):
+    return subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def name_task(workdir, name, **options):
+    change_config(workdir, lambda raw: raw["task"].update(name=name, options=options))
+
+
+@pytest.fixture
+def somebody_elses(workdir, tmp_path, monkeypatch):
+    """A run whose task is a module that can be imported, and leaves a file when it is."""
+    (tmp_path / "harmful.py").write_text(f"open({str(tmp_path / 'harm')!r}, 'w').close()\n\nOwn = None\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    name_task(workdir, "harmful:Own")
+    yield workdir
+    sys.modules.pop("harmful", None)
+
+
+@pytest.mark.parametrize("command", [sample, export, export_peft, compare])
+def test_the_code_that_a_run_names_is_run_for_those_alone_who_trust_it(somebody_elses, tmp_path, command):
+    expected = r"/run/config\.json names the task 'harmful:Own', and .* the module 'harmful', .* add --trust_task$"
+    with pytest.raises(UserError, match=expected) as error:
+        command(somebody_elses, tmp_path)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "harm").exists()
+    with pytest.raises(UserError, match="'harmful:Own' is not a subclass"):
+        command(somebody_elses, tmp_path, trust_task=True)
+    assert (tmp_path / "harm").exists()
+
+
+def test_a_report_runs_no_code_of_the_run(somebody_elses, tmp_path):
+    assert write_report(somebody_elses).exists()
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"), [((), "names the task 'examples.nowhere:Own'"), (("--trust_task",), "cannot be imported")]
+)
+def test_seeds_are_made_by_a_run_s_own_code_for_those_alone_who_trust_it(workdir, flags, message):
+    name_task(workdir, "examples.nowhere:Own")
+    done = command("gfn_jax.seed_replay", f"--workdir={workdir}", "--pool=none", *flags)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_nothing_is_written_through_a_link_that_a_run_holds(workdir, tmp_path):
+    (tmp_path / "elsewhere").write_text("precious")
+    (workdir / "report.html.new").symlink_to(tmp_path / "elsewhere")
+    write_report(workdir)
+    assert (tmp_path / "elsewhere").read_text() == "precious"

@@ -40,8 +40,10 @@ class Classifier:
         torch.set_num_threads(threads)
         disable_progress_bar()  # the terminal is the main process's
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-            model = AutoModelForSequenceClassification.from_pretrained(name_or_path, dtype=torch.float32)
+            self._tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                name_or_path, dtype=torch.float32, trust_remote_code=False
+            )
             self._model = model.to(device).eval()
         except Exception as error:  # the libraries raise whatever comes to their minds
             reason = " ".join(str(error).split()) or type(error).__name__

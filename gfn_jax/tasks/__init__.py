@@ -16,6 +16,16 @@ TASKS: dict[str, type[Task]] = {
 }
 
 
+def check_is_own(config: Config, source: object) -> None:
+    """Raises `UserError` where the task that a configuration from this source names is code from elsewhere."""
+    name = config.task.name
+    if name not in TASKS and ":" in name:
+        raise UserError(
+            f"{source} names the task {name!r}, and reading the run would import the module "
+            f"{name.partition(':')[0]!r}, which runs its code: if you trust whoever made both, add --trust_task"
+        )
+
+
 def make_task(config: Config) -> Task:
     """The task that `task.name` means: one of `TASKS`, or a class of the user's own as "module:Class"."""
     name = config.task.name

@@ -1,5 +1,7 @@
 """A classifier's probability of a label is what its kind of model means by it. Runs torch in this process."""
 
+import json
+
 import pytest
 import torch
 from helpers import MINIATURE
@@ -52,6 +54,17 @@ def test_what_is_no_classifier_is_refused(tmp_path):
     saved(tmp_path, num_labels=1, problem_type="regression")
     with pytest.raises(UserError, match="gives a number, not the probability of a label"):
         Classifier(str(tmp_path), 0)
+
+
+def test_code_beside_a_model_is_not_run_whatever_the_standard_input_answers(tmp_path, monkeypatch):
+    saved(tmp_path)
+    (tmp_path / "harmful.py").write_text(f"open({str(tmp_path / 'harm')!r}, 'w').close()\n")
+    settings = {"model_type": "harmful", "auto_map": {"AutoConfig": "harmful.Config"}}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    monkeypatch.setattr("builtins.input", lambda _: "y")
+    with pytest.raises(UserError, match="contains custom code"):
+        Classifier(str(tmp_path), 0)
+    assert not (tmp_path / "harm").exists()
 
 
 @pytest.mark.parametrize(("chosen", "index"), [("toxic", 0), ("Severe", 1), ("2", 2), (1, 1), ("OBSCENE", 2)])
