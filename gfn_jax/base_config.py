@@ -123,7 +123,8 @@ def base() -> ConfigDict:
 
     config.replay = ConfigDict()
     config.replay.backend = "memory"  # or redis: shared by processes; what either holds is in the checkpoints
-    config.replay.url = "redis://localhost:6379/0"  # redis: of the server; rediss:// for TLS
+    config.replay.url = "redis://localhost:6379/0"  # redis: of the server; rediss:// for TLS,
+    # with the system's authorities or those in the file SSL_CERT_FILE
     config.replay.password_variable = ""  # redis: the environment variable that holds the server's password
     config.replay.fraction = 0.0  # of samples_per_prompt, rounded: rows that are remembered instead of drawn
     config.replay.sampling = "uniform"  # or reward: those of a prompt in proportion to R at the end temperature

@@ -6,9 +6,10 @@ default here.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from gfn_jax.errors import UserError
+from gfn_jax.replay.server_url import check_url
 
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -161,6 +162,12 @@ class Replay(Section):
     sampling: Literal["uniform", "reward"]
     capacity: Count
     min_edit_distance: Share
+
+    @field_validator("url")
+    @classmethod
+    def _without_password(cls, url: str) -> str:
+        check_url(url)
+        return url
 
 
 class Train(Section):

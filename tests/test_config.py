@@ -35,6 +35,13 @@ def test_the_common_configuration_holds_exactly_the_known_keys():
             r"unknown configuration key train\.stps; did you mean train\.steps\?",
         ),
         (lambda raw: raw.pop("seed"), "lacks the key seed"),
+        (
+            lambda raw: raw["replay"].update(url="redis://:hunter2@localhost"),
+            r"^replay\.url: it holds a password, .* put it into an environment variable",
+        ),
+        (lambda raw: raw["replay"].update(url="rediss://localhost?password=hunter2"), r"^replay\.url: options behind"),
+        (lambda raw: raw["replay"].update(url="redis://["), r"^replay\.url: it is no URL"),
+        (lambda raw: raw["replay"].update(url="localhost:6379"), r"^replay\.url: it does not begin with"),
         (lambda raw: raw["model"].update(name_or_path=""), r"model\.name_or_path: .*at least 1 character"),
         (lambda raw: raw["data"].update(prompt_buckets=()), r"data\.prompt_buckets: .*at least 1 item"),
         (lambda raw: raw["train"].update(adam_b1=1.0), r"train\.adam_b1: .*less than 1"),
@@ -61,6 +68,7 @@ def test_wrong_values_are_named_in_one_line(change, message):
     with pytest.raises(UserError, match=message) as error:
         parse_config(raw)
     assert "\n" not in str(error.value)
+    assert "hunter2" not in str(error.value)
 
 
 def test_only_safe_keys_may_change_in_a_run():

@@ -12,10 +12,10 @@ Payloads are the bytes of `Entry.pack`: nothing that stands in the server is eve
 
 import hashlib
 import os
+import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import redis
@@ -53,24 +53,12 @@ return false
 
 
 def connect(url: str, password_variable: str) -> redis.Redis:
-    """A client of the server at a URL (redis:// or, with TLS, rediss://), that was seen to answer.
+    """A client of the server at a URL that `check_url` accepts (rediss:// with TLS), that was seen to answer.
 
-    The password is in an environment variable, if any is wanted. Raises `UserError` where no server
-    answers, or not to us.
+    The password is in an environment variable, if any is wanted. Certificates are checked with the system's
+    authorities, or those in the file that SSL_CERT_FILE names. Raises `UserError` where no server answers, or
+    not to us.
     """
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise UserError(f"replay.url: {url!r} is no URL: {error}") from error
-    if parts.query:
-        raise UserError("replay.url: options behind a question mark are not taken; a password goes into a variable")
-    if parts.scheme not in ("redis", "rediss", "unix"):
-        raise UserError(f"replay.url: {url!r} does not begin with redis://, rediss:// or unix://")
-    if parts.password:
-        raise UserError(
-            "replay.url holds a password, which would stand in config.json for everyone to read: put it into an "
-            "environment variable, and that variable's name into replay.password_variable"
-        )
     password = os.environ.get(password_variable) if password_variable else None
     if password_variable and password is None:
         raise UserError(f"replay.password_variable: there is no environment variable {password_variable}")
@@ -86,6 +74,11 @@ def connect(url: str, password_variable: str) -> redis.Redis:
     except redis.AuthenticationError as error:
         raise UserError(f"replay.url: the server at {url} refuses the password or wants one: {error}") from error
     except (redis.RedisError, ValueError, OSError) as error:
+        if isinstance(error.__context__, ssl.SSLCertVerificationError):
+            raise UserError(
+                f"replay.url: the certificate of the server at {url} is not trusted; name its authority's file in "
+                f"SSL_CERT_FILE where the system does not know that: {error.__context__.verify_message}"
+            ) from error
         raise UserError(f"replay.url: no Redis server answers at {url}: {error}") from error
     return client
 
