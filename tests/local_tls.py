@@ -1,6 +1,7 @@
 """TLS in front of a server on the loopback interface, by a certificate of an authority of one's own."""
 
 import contextlib
+import select
 import socket
 import ssl
 import subprocess
@@ -52,12 +53,10 @@ def _join(client: socket.socket, context: ssl.SSLContext, port: int) -> None:
         context.wrap_socket(client, server_side=True) as secret,
         socket.create_connection(("127.0.0.1", port)) as plain,
     ):
-        threading.Thread(target=_pump, args=(plain, secret), daemon=True).start()
-        _pump(secret, plain)
-
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_RDWR)
+        while True:
+            ready = [secret] if secret.pending() else select.select([secret, plain], [], [])[0]
+            for source in ready:
+                data = source.recv(65536)
+                if not data:
+                    return
+                (plain if source is secret else secret).sendall(data)

@@ -76,8 +76,9 @@ def connect(url: str, password_variable: str) -> redis.Redis:
     except (redis.RedisError, ValueError, OSError) as error:
         if isinstance(error.__context__, ssl.SSLCertVerificationError):
             raise UserError(
-                f"replay.url: the certificate of the server at {url} is not trusted; name its authority's file in "
-                f"SSL_CERT_FILE where the system does not know that: {error.__context__.verify_message}"
+                f"replay.url: the certificate of the server at {url} is not trusted "
+                f"({error.__context__.verify_message}): it must be for the host that the URL names, by an authority "
+                "that the system knows, or that is in the file which SSL_CERT_FILE names"
             ) from error
         raise UserError(f"replay.url: no Redis server answers at {url}: {error}") from error
     return client

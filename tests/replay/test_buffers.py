@@ -340,16 +340,14 @@ def test_a_server_behind_tls_is_trusted_by_the_authority_in_ssl_cert_file(tmp_pa
     monkeypatch.setenv("SECRET", "right")
     authority, admission = make_certificates(tmp_path), Admission(5, 0.0)
     with local_redis(password="right") as server, behind_tls(server.port, tmp_path) as port:
-        with pytest.raises(UserError, match=r"certificate .* its authority's file in SSL_CERT_FILE .*issuer"):
+        with pytest.raises(UserError, match=r"is not trusted \(.*issuer.*\): .* in the file which SSL_CERT_FILE"):
             connect(f"rediss://127.0.0.1:{port}/0", "SECRET")
         monkeypatch.setenv("SSL_CERT_FILE", str(authority))
         buffer = RedisReplay(connect(f"rediss://127.0.0.1:{port}/0", "SECRET"), "run", admission)
         buffer.offer({"a": [entry(["ada"], -1.0)]})
         kept = RedisReplay(connect(f"rediss://127.0.0.1:{port}/0", "SECRET"), "run", admission).stored(["a"])[0]
         assert [each.text for each in kept] == ["ada"]
-        with pytest.raises(UserError, match=r"is not trusted .*not valid for 'localhost'"):
+        with pytest.raises(UserError, match=r"is not trusted \(.*not valid for 'localhost'"):
             connect(f"rediss://localhost:{port}/0", "SECRET")
         with pytest.raises(UserError, match="refuses the password or wants one"):
             connect(f"rediss://127.0.0.1:{port}/0", "")
-        with pytest.raises(UserError, match="no Redis server answers at rediss://"):
-            connect(f"rediss://127.0.0.1:{server.port}/0", "SECRET")
