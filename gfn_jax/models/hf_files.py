@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -81,6 +81,16 @@ def find_directory(name_or_path: str, key: str, files: Sequence[str]) -> Path:
             "and log in with `hf auth login` or HF_TOKEN"
         ) from error
     except (HFValidationError, HTTPError, LocalEntryNotFoundError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise UserError(
+                f"{key}: {name_or_path!r} from the Hugging Face hub cannot be kept in {constants.HF_HUB_CACHE}: "
+                f"{error.strerror}"
+            ) from error
+        if isinstance(error, HTTPError) and not isinstance(error, HfHubHTTPError):
+            raise UserError(
+                f"{key}: the download of {name_or_path!r} from the Hugging Face hub failed ({type(error).__name__}): "
+                "start again; files that are whole are not fetched again"
+            ) from error
         raise UserError(
             f"{key}: {name_or_path!r} is neither a directory here nor a model that the Hugging Face hub gives us "
             f"({type(error).__name__}); a directory would need {', '.join(files)}. Without a network, download it "
