@@ -18,6 +18,9 @@ TRUST_TASK = (
 )
 """The help of --trust_task, a flag of the commands that read a run which may be somebody else's."""
 
+OF_FLAGS = (flags.Error, AttributeError, KeyError, ValueError, TypeError, NameError, ImportError)
+"""What flags that are wrong end in, those that override a configuration's keys included."""
+
 _is_one_of_several = False
 
 
@@ -31,8 +34,8 @@ def run(main: Callable[[], None]) -> None:
         app.define_help_flags()
         try:
             return flags.FLAGS(list(argv))
-        except (flags.Error, AttributeError, KeyError, ValueError, TypeError, NameError, ImportError) as error:
-            _stop(_one_line(error, argv))
+        except OF_FLAGS as error:
+            _stop(one_line(error, argv))
         except SyntaxError as error:
             _stop(f"--config: {error}")
 
@@ -68,7 +71,8 @@ def read_config_flag(flag: flags.FlagHolder) -> Config:
         raise UserError(f"--config: {str(error).splitlines()[-1].strip()}") from error
 
 
-def _one_line(error: Exception, argv: Sequence[str]) -> str:
+def one_line(error: Exception, argv: Sequence[str]) -> str:
+    """What is wrong with the flags, of which one ended in this error."""
     if isinstance(error, flags.Error):
         return str(error)
     for argument in argv:  # ml_collections stops at the first key that it does not find

@@ -86,6 +86,7 @@ _OFF = {  # what any model may have, and what it must be where it is there
     "tie_encoder_decoder": (False,),
 }
 _MISSING = object()
+_MOST_LAYERS = 10_000
 
 
 class ConfigKeys:
@@ -104,6 +105,13 @@ class ConfigKeys:
         if default is _MISSING:
             raise UserError(f"{self._where}: the key {self._prefix}{name} is missing")
         return default
+
+    def take_object(self, name: str) -> Mapping[str, Any]:
+        """A part of the file, empty where there is none; raises `UserError` where it is no JSON object."""
+        value = self.take(name, None)
+        if value is not None and not isinstance(value, Mapping):
+            self.refuse(name, value, "must be an object")
+        return value or {}
 
     def off(self, name: str, *values: Any) -> None:
         """A setting that must be at one of these values, or not be there."""
@@ -141,6 +149,11 @@ class ConfigKeys:
                 self.refuse(name, size, "a valid integer is needed")
         if wrong := [f"{name} is {size}" for name, size in sizes.items() if size < 1]:
             raise UserError(f"{self._where}: {' and '.join(wrong)}: at least 1 is needed")
+
+    def check_depth(self, name: str, depth: int) -> None:
+        """Raises `UserError` where so many layers are no model's."""
+        if depth > _MOST_LAYERS:
+            self.refuse(name, depth, f"{_MOST_LAYERS} are the most")
 
     def check_divides(self, what: str, size: int, by: str, parts: int) -> None:
         """Raises `UserError` where a size is not a multiple of another."""

@@ -69,8 +69,10 @@ def read(keys: ConfigKeys) -> Gemma3Config:
     given = {"num_hidden_layers": depth, "hidden_size": width, "max_position_embeddings": context}
     given |= {"num_attention_heads": heads, "num_key_value_heads": groups, "head_dim": head_dim}
     keys.check_sizes(**given)
+    keys.check_depth("num_hidden_layers", depth)
     keys.check_divides("num_attention_heads", heads, "num_key_value_heads", groups)
     every = keys.take("sliding_window_pattern", keys.take("_sliding_window_pattern", _EVERY))
+    keys.check_sizes(sliding_window_pattern=every)
     layer_types = keys.take("layer_types", None) or [
         "full_attention" if (layer + 1) % every == 0 else "sliding_attention" for layer in range(depth)
     ]

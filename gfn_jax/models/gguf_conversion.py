@@ -23,6 +23,9 @@ try:
 except ModuleNotFoundError:
     sys.exit("the package that reads GGUF files is not installed here: pip install gguf")
 
+REFUSALS = (ValueError, OSError)
+"""What a file that is refused ends in."""
+
 _MODEL_TYPES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3_text"}
 _CLASSES = {
     "llama": "LlamaForCausalLM",
@@ -372,8 +375,11 @@ def _byte_level(of: Mapping[str, Any], items: Sequence[str], types: Sequence[int
     merges = [tuple(merge.split(" ")) for merge in of.get("merges", ())]
     if not merges or any(len(merge) != 2 for merge in merges):
         raise ValueError("tokenizer.ggml.merges are missing, or not two items each")
+    vocabulary = _vocabulary(items, types)
+    if unknown := {part for merge in merges for part in (*merge, "".join(merge))} - vocabulary.keys():
+        raise ValueError(f"tokenizer.ggml.merges name what is no item: {min(unknown)!r}")
     whole = pre == "llama-bpe"  # a word that is an item needs no merges
-    tokenizer = Tokenizer(models.BPE(vocab=_vocabulary(items, types), merges=merges, ignore_merges=whole))
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=whole))
     if pre in _NORMALIZERS:
         tokenizer.normalizer = _NORMALIZERS[pre]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(_SPLITTERS[pre])
@@ -470,5 +476,5 @@ if __name__ == "__main__":
         sys.exit("usage: python gguf_conversion.py FROM TO_DIRECTORY")
     try:
         convert(Path(sys.argv[1]), Path(sys.argv[2]))
-    except (ValueError, OSError) as error:
+    except REFUSALS as error:
         sys.exit(" ".join(str(error).split()))

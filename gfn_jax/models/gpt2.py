@@ -111,6 +111,7 @@ def read(keys: ConfigKeys) -> GPT2Config:
     defaults = {field.name: field.default for field in dataclasses.fields(GPT2Config)}
     given = {name: keys.take(name, default) for name, default in defaults.items()}
     keys.check_sizes(**{name: given[name] for name in ("n_embd", "n_head", "n_layer", "n_positions", "vocab_size")})
+    keys.check_depth("n_layer", given["n_layer"])
     config = keys.validated(GPT2Config, **given)
     if config.activation_function not in ACTIVATIONS:
         keys.refuse("activation_function", config.activation_function, f"there are {', '.join(ACTIVATIONS)}")

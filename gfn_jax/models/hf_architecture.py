@@ -52,7 +52,7 @@ def make_architecture(raw: Mapping[str, Any], where: str) -> Architecture:
     here, and for keys that nobody here knows.
     """
     kind = raw.get("model_type")
-    if kind not in READERS:
+    if not isinstance(kind, str) or kind not in READERS:
         raise UserError(f"{where}: model_type is {kind!r}; there are {', '.join(READERS)}")
     keys = ConfigKeys(raw, where)
     architecture = READERS[kind](keys)

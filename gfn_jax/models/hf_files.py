@@ -176,9 +176,10 @@ def _listed(directory: Path, single: str) -> list[Path]:
         return []
     try:
         names = sorted(str(name) for name in set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        missing = [name for name in names if not (directory / name).exists()]
+    except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
         raise UserError(f"{index} is not an index of weight files: {error}") from error
-    if missing := [name for name in names if not (directory / name).exists()]:
+    if missing:
         raise UserError(f"{directory} has no {missing[0]}, which {index.name} lists")
     return [directory / name for name in names]
 

@@ -164,6 +164,8 @@ def _read_qwen(keys: ConfigKeys, **settings: Any) -> LlamaConfig:
     """Layers from `max_window_layers` on have a window, if `use_sliding_window` says so, unless `layer_types` does."""
     keys.off("use_mrope", False)  # sections of the rotary embedding for images
     window, first = keys.take("sliding_window", 4096), keys.take("max_window_layers", 28)
+    if not isinstance(first, int):
+        keys.refuse("max_window_layers", first, "a valid integer is needed")
     window = window if keys.take("use_sliding_window", False) else None
     return _read(keys, context=32768, key_value_heads=32, window=window, first_with_window=first, **settings)
 
@@ -184,9 +186,13 @@ def _read(
     given = {"num_attention_heads": heads, "hidden_size": width, "num_hidden_layers": depth}
     given |= {"num_key_value_heads": groups, "max_position_embeddings": context}
     keys.check_sizes(**given)
+    keys.check_depth("num_hidden_layers", depth)
+    if window is not None:
+        keys.check_sizes(sliding_window=window)
     if not (head_dim := keys.take("head_dim", head_width)):
         keys.check_divides("hidden_size", width, "num_attention_heads", heads)
         head_dim = width // heads
+    keys.check_sizes(head_dim=head_dim)
     keys.check_divides("num_attention_heads", heads, "num_key_value_heads", groups)
     layer_types = keys.take("layer_types", None)
     if layer_types is None:
@@ -207,7 +213,7 @@ def _read(
         kind_of_layer=kind_of_layer,
         **({"qkv_bias": False, "output_bias": False, "mlp_bias": False, "qk_norm": False} | settings),
     )
-    keys.check_sizes(vocab_size=config.vocab_size, intermediate_size=config.intermediate_size, head_dim=head_dim)
+    keys.check_sizes(vocab_size=config.vocab_size, intermediate_size=config.intermediate_size)
     if config.hidden_act not in ACTIVATIONS:
         keys.refuse("hidden_act", config.hidden_act, f"there are {', '.join(ACTIVATIONS)}")
     return config
@@ -220,6 +226,8 @@ def kinds_of_layers(
 
     Raises `UserError` where a type is none of `by_type`, or there are not as many as layers.
     """
+    if not (isinstance(layer_types, list) and all(isinstance(name, str) for name in layer_types)):
+        keys.refuse("layer_types", layer_types, "must be a list of names")
     if unknown := set(layer_types) - by_type.keys():
         keys.refuse("layer_types", min(unknown), f"there are {', '.join(by_type)}")
     if len(layer_types) != depth:

@@ -102,9 +102,9 @@ def remark_on_base(directory: Path, model: str) -> str:
     if not base:
         return ""
     if is_local(model):
-        is_same = Path(base) == find_model(model, "model.name_or_path").resolve()
+        is_same = Path(str(base)) == find_model(model, "model.name_or_path").resolve()
     else:
-        is_same = base.lower() == model.lower()
+        is_same = str(base).lower() == model.lower()
     if is_same:
         return ""
     return f"model.lora.init_from: {directory} was trained over {base!r}, and goes on here over {model!r}"

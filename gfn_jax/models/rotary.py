@@ -121,8 +121,8 @@ def read_rotary(keys: ConfigKeys, head_width: int, context: int, theta: float = 
 
     Raises `UserError`, naming it, where the type is none of those above.
     """
-    given = dict(keys.take("rope_parameters", None) or {})
-    given = dict(keys.take("rope_scaling", None) or given)
+    given = keys.take_object("rope_parameters")
+    given = dict(keys.take_object("rope_scaling") or given)
     theta = keys.take("rope_theta", theta)
     partial = keys.take("partial_rotary_factor", None)
     given.setdefault("rope_theta", theta)
@@ -135,7 +135,7 @@ def make_rotary(keys: ConfigKeys, head_width: int, context: int) -> Rotary:
     """The rotary embeddings that parameters, which have a theta, describe."""
     older = keys.take("type", "default")
     kind = keys.take("rope_type", older)
-    theta = float(keys.take("rope_theta"))
+    theta = keys.take("rope_theta")
     keys.off("partial_rotary_factor", 1, None)
     length = {"original_max_position_embeddings": keys.take("original_max_position_embeddings", None) or context}
     readers: dict[str, tuple[type[Rotary], dict[str, Any]]] = {
@@ -149,7 +149,7 @@ def make_rotary(keys: ConfigKeys, head_width: int, context: int) -> Rotary:
             | length,
         ),
     }
-    if kind not in readers:
+    if not isinstance(kind, str) or kind not in readers:
         keys.refuse("rope_type", kind, f"there are {', '.join(readers)}")
     made, wanted = readers[kind]
     settings = {
@@ -163,7 +163,11 @@ def make_rotary(keys: ConfigKeys, head_width: int, context: int) -> Rotary:
     if head_width % 2:
         keys.refuse("head_dim", head_width, "rotary embeddings turn pairs: an even width is needed")
     fields = {"width": head_width, "theta": theta, **settings, **(length if length.keys() & wanted.keys() else {})}
-    return keys.validated(made, **fields)
+    rotary = keys.validated(made, **fields)
+    for name in ("theta", "factor", "low_freq_factor", "high_freq_factor"):
+        if not 0 < (value := getattr(rotary, name, 1)) < math.inf:
+            keys.refuse(name, value, "must be above 0, and finite")
+    return rotary
 
 
 @struct.dataclass

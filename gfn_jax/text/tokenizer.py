@@ -15,7 +15,9 @@ from gfn_jax.errors import UserError
 _SPACE = "▁"  # how SentencePiece writes a space
 _BESIDE_SPACES = ("ByteFallback", "Fuse", "Strip")
 _BYTE = re.compile("<0x([0-9A-F]{2})>")
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character, which JSON can spell and no text has
 _USUAL_ENDS = ("<|endoftext|>", "</s>")
+_MOST_ITEMS = 10_000_000
 
 
 class Tokenizer:
@@ -34,6 +36,8 @@ class Tokenizer:
 
     def __init__(self, directory: Path):
         self._backend = _read(directory)
+        if (last := max(self._backend.get_vocab().values(), default=0)) > _MOST_ITEMS:
+            raise UserError(f"{directory}: its tokenizer has the id {last}, and {_MOST_ITEMS:,} are the most items")
         self._backend.no_padding()
         self._backend.no_truncation()
         self._backend.encode_special_tokens = True
@@ -146,7 +150,10 @@ def _read(directory: Path) -> HFTokenizer:
             return HFTokenizer.from_file(str(first))
         except Exception as error:  # the library raises nothing more precise
             raise UserError(f"{first} cannot be read as a tokenizer: {error}") from error
-    backend = HFTokenizer(models.BPE.from_file(str(first), str(others[0])))
+    try:
+        backend = HFTokenizer(models.BPE.from_file(str(first), str(others[0])))
+    except Exception as error:  # nor here
+        raise UserError(f"{first} and {others[0]} cannot be read as a tokenizer: {error}") from error
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     if backend.token_to_id("<|endoftext|>") is not None:
@@ -196,7 +203,10 @@ def _named_end(directory: Path) -> str | None:
         except (ValueError, AttributeError) as error:
             raise UserError(f"{file} is not a JSON object: {error}") from error
         if named:
-            return named["content"] if isinstance(named, dict) else named
+            text = named.get("content") if isinstance(named, dict) else named
+            if not isinstance(text, str) or _SURROGATE.search(text):
+                raise UserError(f"{file}: eos_token is {named!r}, and must be a text")
+            return text
     return None
 
 
