@@ -41,6 +41,7 @@ def test_changed_inputs_end_in_a_result_or_in_one_line(tmp_path, kind):
         (LLAMA, {"layer_types": [[], []]}, "layer_types is .* and must be a list of names"),
         (QWEN, {"max_window_layers": None}, "max_window_layers is None"),
         (QWEN, {"sliding_window": "5"}, "sliding_window is '5'"),
+        (GEMMA, {"sliding_window": {}}, "sliding_window is {}"),
         (GEMMA, {"layer_types": None, "sliding_window_pattern": 0}, "sliding_window_pattern is 0"),
     ],
 )

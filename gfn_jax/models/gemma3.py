@@ -76,7 +76,9 @@ def read(keys: ConfigKeys) -> Gemma3Config:
     layer_types = keys.take("layer_types", None) or [
         "full_attention" if (layer + 1) % every == 0 else "sliding_attention" for layer in range(depth)
     ]
-    windows = {"sliding_attention": keys.take("sliding_window", 4096), "full_attention": None}
+    if (window := keys.take("sliding_window", 4096)) is not None:
+        keys.check_sizes(sliding_window=window)
+    windows = {"sliding_attention": window, "full_attention": None}
     rotaries = _read_rotaries(keys, head_dim, context)
     by_type = {name: Kind(rotary, windows[name]) for name, rotary in rotaries.items()}
     kinds, kind_of_layer = kinds_of_layers(keys, layer_types, depth, by_type)

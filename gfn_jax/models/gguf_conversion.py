@@ -359,13 +359,20 @@ def read_tokenizer(source: Source) -> tuple[Tokenizer, dict[str, Any]]:
         if kind in special or kind == TokenType.USER_DEFINED:
             is_normalised = is_spelled_in_text and kind not in special
             tokenizer.add_tokens([AddedToken(item, special=kind in special, normalized=is_normalised)])
-    named = {name: items[of[f"{key}_token_id"]] for name, key in _ITEMS.items() if f"{key}_token_id" in of}
+    named = {name: _item(of, items, f"{key}_token_id") for name, key in _ITEMS.items() if f"{key}_token_id" in of}
     _add_ends(tokenizer, of, named)
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", **named}
     settings |= {"clean_up_tokenization_spaces": False}
     if template := of.get("tokenizer.chat_template"):
         settings["chat_template"] = template
     return tokenizer, settings
+
+
+def _item(of: Mapping[str, Any], items: Sequence[str], key: str) -> str:
+    index = of[key]
+    if not (isinstance(index, int) and 0 <= index < len(items)):
+        raise ValueError(f"tokenizer.ggml.{key} is {index!r}, and no item of its tokenizer")
+    return items[index]
 
 
 def _byte_level(of: Mapping[str, Any], items: Sequence[str], types: Sequence[int]) -> Tokenizer:
