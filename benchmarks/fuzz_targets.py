@@ -281,7 +281,7 @@ def replay(place: Path) -> Try:
 
 def report(place: Path, run: Path | None = None) -> Try:
     """The files of a run's directory, by the commands that read them."""
-    run = run or trained(place)
+    run = run or trained(place.parent)
     names = ("config.json", "metrics.jsonl", "validation.jsonl", "samples.jsonl", "machine.json", "evaluation.json")
     whole = {name: (run / name).read_bytes() for name in names if (run / name).exists()}
     whole["evaluation.json"] = json.dumps(_evaluation()).encode()
@@ -299,7 +299,7 @@ def report(place: Path, run: Path | None = None) -> Try:
 
 def checkpoint(place: Path) -> Try:
     """The files of a run's checkpoints."""
-    run = trained(place)
+    run = trained(place.parent)
     original, copy = run / "checkpoints", place / "checkpoints"
     experiment = build(parse_config(settings()))
     like = experiment.beginning()

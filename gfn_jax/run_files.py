@@ -23,11 +23,14 @@ def replace_file(file: Path, content: str) -> None:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a file; raises `UserError` where it is no JSON."""
+    """The object in a file; raises `UserError` where it is none of JSON's."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file} does not hold a JSON object")
+    return content
 
 
 def read_rows(file: Path) -> Iterator[dict[str, Any]]:
@@ -86,6 +89,6 @@ def finite(value: Any) -> Any:
 def _step(line: bytes) -> float:
     """The step that a line is about; later than any where it is none."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError, OverflowError):
         return math.inf

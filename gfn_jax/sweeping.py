@@ -18,6 +18,7 @@ from gfn_jax.config_reading import differing_keys, read_run_config
 from gfn_jax.errors import TrainingError, UserError
 from gfn_jax.evaluation.equal_diversity import AtEqualDiversity
 from gfn_jax.evaluation.frontier import FAMILIES, POLICY, Row, Run, pooled, rows
+from gfn_jax.reporting.row_shapes import COMPARISON, checked
 from gfn_jax.run_files import finite, read_json, replace_file
 
 T = TypeVar("T")
@@ -58,7 +59,7 @@ def sweep(
         # The task is the one of the flags for training, or that would have refused the directory.
         _run("evaluate", f"--workdir={place}", "--trust_task", *comparing)
         replace_file(place / _ASKED, json.dumps(asked, indent=2) + "\n")
-    evaluations = {place: read_json(place / "evaluation.json") for place in places}
+    evaluations = {place: _read_evaluation(place / "evaluation.json") for place in places}
     prompts, *others = {(each["prompts"], each["samples_per_prompt"]) for each in evaluations.values()}
     if others:
         raise UserError(
@@ -80,6 +81,11 @@ def sweep(
     )
     _draw(pooled(runs), workdir / "frontier.png")
     console.print(f"figures and plot are in {workdir / 'frontier.json'} and {workdir / 'frontier.png'}", soft_wrap=True)
+
+
+def _read_evaluation(file: Path) -> dict[str, Any]:
+    (evaluation,) = checked(file, COMPARISON, [read_json(file)])
+    return evaluation
 
 
 def _of_run(config: Config, temperature: float, seed: int) -> Config:

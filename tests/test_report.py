@@ -97,6 +97,35 @@ def change_rows(file, change):
     file.write_text("".join(json.dumps(row) + "\n" for row in map(change, json_lines(file)) if row is not None))
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("metrics.jsonl", {"val/elbo": "high"}, "val/elbo: Input should be a valid number"),
+        ("validation.jsonl", {"per_prompt": [1]}, "per_prompt: Input should be a valid dictionary"),
+        ("samples.jsonl", {"log_r": [1]}, "log_r: Input should be a valid number"),
+        ("samples.jsonl", {"step": "0"}, "at step '0': step: Input should be a valid integer"),
+        ("evaluation.json", {"methods": {}}, "methods: Input should be a valid list"),
+    ],
+)
+def test_what_no_run_writes_is_named(copied, name, change, message):
+    change_rows(copied / name, lambda row: row | change)
+    with pytest.raises(UserError, match=rf"^{copied}/{name} holds what no run of this version writes, .*{message}"):
+        write_report(copied)
+
+
+def test_a_file_that_holds_no_object_is_named(copied):
+    (copied / "machine.json").write_text("[]")
+    with pytest.raises(UserError, match=r"machine\.json does not hold a JSON object"):
+        write_report(copied)
+
+
+def test_a_step_that_is_no_number_is_damage(copied):
+    before = read_run(copied).validations
+    with (copied / "metrics.jsonl").open("a") as file:
+        file.write('{"step": [], "val/elbo": 1.0}\n{"step": 1' + 400 * "0" + ', "val/elbo": 1.0}\n')
+    assert read_run(copied).validations == before
+
+
 log_ratios = st.lists(st.none() | st.floats(-50, 50), max_size=12)
 
 

@@ -139,6 +139,12 @@ def test_a_run_that_was_compared_without_its_policy_is_named(tmp_path):
         swept(tmp_path, temperatures=["0.6"], seeds=["0"])
 
 
+def test_an_evaluation_that_is_none_is_named(tmp_path):
+    evaluated(tmp_path, 0.6, 0, methods=[{"name": "GFlowNet"}])
+    with pytest.raises(UserError, match=r"t0\.6-seed0/evaluation\.json holds what no run .*: methods\.0\.family: "):
+        swept(tmp_path, temperatures=["0.6"], seeds=["0"])
+
+
 def test_a_signal_to_the_sweep_stops_the_command_that_runs(tmp_path, monkeypatch):
     command = tmp_path / "command"
     command.write_text(

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from gfn_jax.config import Config
 from gfn_jax.config_reading import read_run_config
 from gfn_jax.errors import UserError
 from gfn_jax.evaluation.before_after import Change, changes
+from gfn_jax.reporting.row_shapes import DISTRIBUTIONS, EVALUATION, METRICS, PER_PROMPT, SAMPLES, checked
 from gfn_jax.run_files import read_json, read_rows
 
 Row = Mapping[str, Any]
@@ -75,7 +77,8 @@ class RunRecord:
         at = {row["step"]: row["per_prompt"] for row in self.per_prompt}
         if first not in at or last not in at:
             return {}
-        pairs = {name: (before, at[last][name]) for name, before in at[first].items() if name in at[last]}
+        alike = [name for name, before in at[first].items() if len(before) == len(at[last].get(name, ()))]
+        pairs = {name: (at[first][name], at[last][name]) for name in alike}
         differences = {name: np.subtract(*np.array([new, old], float)) for name, (old, new) in pairs.items()}
         return {name: values[np.isfinite(values)] for name, values in differences.items()}
 
@@ -97,21 +100,25 @@ def read_run(workdir: Path) -> RunRecord:
     """Reads what there is; raises `UserError` where the directory holds no run, or a run without figures."""
     config = read_run_config(workdir)
     file, machine, evaluation = (workdir / name for name in ("metrics.jsonl", "machine.json", "evaluation.json"))
-    metrics = list(read_rows(file))
+    metrics = list(checked(file, METRICS, read_rows(file)))
     training = [row for row in metrics if "train/loss" in row]
     validations = [row for row in metrics if "val/elbo" in row]
     if not training and not validations:
         raise UserError(f"{workdir} has no figures to report: metrics.jsonl is missing or empty")
+
+    def rows(name: str, shape: TypeAdapter) -> list[Row]:
+        return list(checked(workdir / name, shape, read_rows(workdir / name)))
+
     return RunRecord(
         name=workdir.resolve().name,
         config=config,
         training=training,
         validations=validations,
-        per_prompt=list(read_rows(workdir / "validation.jsonl")),
-        samples=list(read_rows(workdir / "samples.jsonl")),
-        distributions=list(read_rows(workdir / "distribution.jsonl")),
+        per_prompt=rows("validation.jsonl", PER_PROMPT),
+        samples=rows("samples.jsonl", SAMPLES),
+        distributions=rows("distribution.jsonl", DISTRIBUTIONS),
         machine=read_json(machine) if machine.exists() else {},
-        evaluation=read_json(evaluation) if evaluation.exists() else None,
+        evaluation=next(checked(evaluation, EVALUATION, [read_json(evaluation)])) if evaluation.exists() else None,
         written=datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.UTC),
     )
 
