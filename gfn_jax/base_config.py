@@ -43,7 +43,8 @@ def base() -> ConfigDict:
     config.data = ConfigDict()
     config.data.path = ""  # next_sentence: a prompt on each line; contradiction: JSON lines; random_number: nothing
     config.data.val_path = ""  # the same for validation; empty: some of data.path is held out, chosen by hash
-    config.data.val_prompts = 64  # how many are; contradiction holds out all facts about a subject, or none
+    config.data.val_prompts = 64  # how many, or a few more: what is alike but for case or white space stays together;
+    # contradiction holds out all facts about a subject, or none
     config.data.prompt_buckets = (16, 32, 64, 96, 128, 192)  # prompts are padded to one of these lengths
 
     config.model = ConfigDict()

@@ -30,7 +30,7 @@ from gfn_jax.runtime.startup import configure_jax
 from gfn_jax.runtime.train_step import StepFunctions
 from gfn_jax.stopwatch import Stopwatch
 from gfn_jax.tasks import Task, make_task
-from gfn_jax.text.prompts import bucket_of, indices_of_step, pad_to_bucket
+from gfn_jax.text.prompts import bucket_of, indices_of_step, normalised, pad_to_bucket
 from gfn_jax.text.tokenizer import Tokenizer
 from gfn_jax.text.vocabulary import banned_items, terminator_id
 from gfn_jax.types import Prompts, Scores, Trajectories
@@ -66,8 +66,15 @@ class Examples:
             return cls(train, validation, config.seed, task)
         if len(validation) < 2:
             raise UserError("validation needs 2 examples or more; data.val_path holds 1")
-        if shared := {task.prompt(example) for example in train} & {task.prompt(example) for example in validation}:
-            raise UserError(f"data.path and data.val_path share an example: its prompt is {min(shared)[:60]!r}")
+        known, held_out = (
+            {normalised(prompt): prompt for prompt in map(task.prompt, part)} for part in (train, validation)
+        )
+        if shared := known.keys() & held_out.keys():
+            which = min(shared)
+            raise UserError(
+                "data.path and data.val_path share an example, whatever its case, white space and Unicode form: "
+                f"{known[which][:60]!r} and {held_out[which][:60]!r}"
+            )
         return cls(train, validation, config.seed, task)
 
     def sha256(self) -> str:

@@ -296,9 +296,16 @@ def empty_file(tmp_path):
     return {"data__path": str(tmp_path / "empty.txt")}
 
 
+def shared_example(tmp_path):
+    for name, lines in (("train", "Mara sat.\nTom sat.\n"), ("held_out", "Ada ran.\nMARA  sat.\n")):
+        (tmp_path / name).write_text(lines)
+    return {"data__path": str(tmp_path / "train"), "data__val_path": str(tmp_path / "held_out")}
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        (shared_example, r"data\.path and data\.val_path share an example, .*: 'Mara sat\.' and 'MARA  sat\.'"),
         (lambda _: {"data__path": "nowhere.txt"}, r"data\.path: there is no file nowhere\.txt"),
         (empty_file, "holds no line"),
         (long_prompt, r"has \d+ tokens, but the model's context leaves 121 beside sampling\.max_len = 7"),

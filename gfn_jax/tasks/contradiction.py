@@ -4,7 +4,7 @@ The reward is of `rewards/contradiction.py`: the frozen model answers the questi
 how surely the answer contradicts the edited fact.
 """
 
-import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -18,7 +18,7 @@ from gfn_jax.rewards.judging import JudgePool
 from gfn_jax.rewards.protocol import RewardContext
 from gfn_jax.runtime.mesh import check_splits
 from gfn_jax.tasks.task import Task
-from gfn_jax.text.prompts import normalised, read_objects
+from gfn_jax.text.prompts import alike, normalised, read_objects
 from gfn_jax.text.templates import Template
 
 Statement = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), Field(strict=True)]
@@ -53,10 +53,11 @@ class Contradiction(Task):
         if not data.val_path:
             return _split_by_subject(edits, data.val_prompts)
         held_out = _read(data.val_path, "data.val_path")
-        if shared := {edit.subject for edit in edits} & {edit.subject for edit in held_out}:
+        known = {normalised(edit.subject): edit.subject for edit in edits}
+        if shared := known.keys() & {normalised(edit.subject) for edit in held_out}:
             raise UserError(
-                f"the subject {min(shared)!r} is in data.path and in data.val_path: validation is about subjects "
-                "that training does not see"
+                f"the subject {known[min(shared)]!r} is in data.path and in data.val_path: validation is about "
+                "subjects that training does not see, whatever their case, white space and Unicode form"
             )
         return edits, held_out
 
@@ -103,13 +104,16 @@ def _explain(problem) -> str:
 
 
 def _split_by_subject(edits: Sequence[FactEdit], validation: int) -> tuple[list[FactEdit], list[FactEdit]]:
-    """Holds out whole subjects, those with the smallest hashes, until there are `validation` facts or more."""
-    subjects = sorted({edit.subject for edit in edits}, key=lambda name: hashlib.sha256(name.encode()).digest())
+    """Holds out whole subjects, those with the smallest hashes, until there are `validation` facts or more.
+
+    Names that are equal when normalised are of one subject.
+    """
+    subjects = alike(edit.subject for edit in edits)
     held_out: list[FactEdit] = []
-    for taken, subject in enumerate(subjects[:-1], start=1):
-        held_out += [edit for edit in edits if edit.subject == subject]
+    for taken, names in enumerate(subjects[:-1], start=1):
+        held_out += [edit for edit in edits if edit.subject in names]
         if len(held_out) >= validation:
-            rest = set(subjects[taken:])
+            rest = set(itertools.chain.from_iterable(subjects[taken:]))
             return [edit for edit in edits if edit.subject in rest], held_out
     raise UserError(
         f"data.val_prompts is {validation}, but data.path holds {len(edits)} facts about {len(subjects)} subjects; "

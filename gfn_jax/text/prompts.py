@@ -1,8 +1,10 @@
 """Prompt files, their split, their order, and token batches of few different shapes."""
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,13 @@ from gfn_jax.types import Prompts
 def read_lines(path: str, key: str) -> dict[int, str]:
     """The lines of a text file that are not blank, by their number (from 1), without the white space around them.
 
-    Raises `UserError`, naming the configuration's `key`, where there is nothing to read.
+    A byte-order mark at its beginning is no text. Raises `UserError`, naming the configuration's `key`, where there
+    is nothing to read.
     """
     if not path:
         raise UserError(f"{key} is empty: name a file")
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError as error:
         raise UserError(f"{key}: there is no file {path}") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -53,23 +56,35 @@ def parse_object(where: str, line: str) -> dict[str, Any]:
 
 
 def normalised(text: str) -> str:
-    """The text as it counts where different texts are counted: no difference of case or white space."""
-    return " ".join(text.casefold().split())
+    """The text as it counts where different texts are counted: no difference of case, white space or Unicode form."""
+    folded = unicodedata.normalize("NFD", text).casefold()
+    return " ".join(unicodedata.normalize("NFC", folded).split())
+
+
+def alike(texts: Iterable[str]) -> list[list[str]]:
+    """The different texts in the order of their hashes; those that are equal when normalised stand with the first."""
+    groups: dict[str, list[str]] = {}
+    for text in sorted(set(texts), key=lambda text: hashlib.sha256(text.encode()).digest()):
+        groups.setdefault(normalised(text), []).append(text)
+    return list(groups.values())
 
 
 def split(texts: Sequence[str], validation: int) -> tuple[list[str], list[str]]:
     """Training and validation texts, without repetitions.
 
-    Whoever has the smallest hashes validates: neither the file's order nor the seed matters, and no
-    text is ever on both sides.
+    Whoever has the smallest hashes validates, until there are `validation` texts or more: neither the file's order
+    nor the seed matters. No text is ever on both sides, nor are two that are equal when normalised.
     """
-    ordered = sorted(set(texts), key=lambda text: hashlib.sha256(text.encode()).digest())
-    if len(ordered) <= validation:
-        raise UserError(
-            f"data.val_prompts is {validation}, but data.path holds {len(ordered)} different prompts; "
-            "at least one must remain for training"
-        )
-    return ordered[validation:], ordered[:validation]
+    groups = alike(texts)
+    held_out: list[str] = []
+    for taken, group in enumerate(groups[:-1], start=1):
+        held_out += group
+        if len(held_out) >= validation:
+            return list(itertools.chain.from_iterable(groups[taken:])), held_out
+    raise UserError(
+        f"data.val_prompts is {validation}, but data.path holds {len(groups)} prompts that differ in more than case, "
+        "white space and Unicode form; at least one must remain for training"
+    )
 
 
 def indices_of_step(step: int, batch: int, total: int, seed: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The contradiction task's data: what is wrong with it is said in one line, and subjects are held out whole."""
 
 import json
+import unicodedata
 
 import pytest
 from helpers import MINIATURE, config
@@ -58,6 +59,22 @@ def test_validation_is_about_subjects_that_training_does_not_see(tmp_path):
         task(path, data__val_prompts=15).load()
     with pytest.raises(UserError, match=r"the subject 'S0' is in data\.path and in data\.val_path"):
         task(path, data__val_path=str(path)).load()
+
+
+def test_a_subject_is_one_however_it_is_written(tmp_path):
+    def write_about(name, subjects):
+        rows = [GOOD | {"subject": subject, "edit_fact": f"fact {number}"} for number, subject in enumerate(subjects)]
+        return write(tmp_path / name, rows)
+
+    names = [f"Zoë {number}" for number in range(20)]
+    twins = [*map(str.upper, names), *(unicodedata.normalize("NFD", name) for name in names)]
+    train, validation = task(write_about("both.jsonl", [*names, *twins]), data__val_prompts=15).load()
+    assert (len(train), len(validation)) == (45, 15)
+    known = {unicodedata.normalize("NFC", edit.subject).casefold() for edit in train}
+    assert not known & {unicodedata.normalize("NFC", edit.subject).casefold() for edit in validation}
+    held_out = write_about("held_out.jsonl", twins[-2:])
+    with pytest.raises(UserError, match=r"the subject 'Zoë 18' is in data\.path and in data\.val_path"):
+        task(write_about("train.jsonl", names[:19]), data__val_path=str(held_out)).load()
 
 
 @pytest.mark.parametrize(

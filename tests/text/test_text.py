@@ -2,7 +2,10 @@
 
 import collections
 import functools
+import hashlib
 import json
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from gfn_jax.base_config import base
 from gfn_jax.errors import UserError
-from gfn_jax.text.prompts import indices_of_step, pad_to_bucket, read_lines, split
+from gfn_jax.text.prompts import indices_of_step, normalised, pad_to_bucket, read_lines, split
 from gfn_jax.text.tokenizer import Tokenizer
 from gfn_jax.text.vocabulary import END_OF_TEXT, banned_items, terminator_id
 
@@ -326,6 +329,12 @@ def test_lines_lose_their_white_space_and_blank_ones_go(tmp_path):
     assert list(read_lines(str(file), "data.path").values()) == ["One two.", "Three. Four."]
 
 
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("One two.\nThree.\n", encoding="utf-8-sig")
+    assert read_lines(str(file), "data.path") == {1: "One two.", 2: "Three."}
+
+
 @pytest.mark.parametrize("content", ["", " \n\n"])
 def test_empty_and_missing_files_are_refused(tmp_path, content):
     file = tmp_path / "prompts.txt"
@@ -337,19 +346,37 @@ def test_empty_and_missing_files_are_refused(tmp_path, content):
 
 
 @settings(max_examples=50, deadline=None)
-@given(texts=st.lists(st.text(min_size=1, max_size=3), min_size=9, unique=True), order=st.randoms())
-def test_the_split_ignores_order_and_repetitions_and_separates(texts, order):
+@given(texts=st.lists(st.text(min_size=1, max_size=3), min_size=9, unique_by=normalised), order=st.randoms())
+def test_the_split_is_by_hash_whatever_the_order_and_the_repetitions(texts, order):
     train, validation = split(texts, 3)
     assert len(validation) == 3
-    assert sorted([*train, *validation]) == sorted(texts)
+    assert [*validation, *train] == sorted(texts, key=lambda text: hashlib.sha256(text.encode()).digest())
     shuffled = texts + texts[:2]
     order.shuffle(shuffled)
     assert split(shuffled, 3) == (train, validation)
 
 
+TWINS: dict[str, Callable[[str], str]] = {
+    "case": str.upper,
+    "white space": lambda text: text.replace(" ", "\u00a0"),
+    "Unicode form": lambda text: unicodedata.normalize("NFD", text),
+}
+
+
+@pytest.mark.parametrize("twin", TWINS.values(), ids=TWINS)
+def test_texts_that_differ_in_case_white_space_or_unicode_form_alone_are_on_one_side(twin):
+    texts = [f"Zoë saw {number} cafés." for number in range(100)]
+    train, validation = split([*texts, *map(twin, texts)], 24)
+    assert len(validation) == 24
+    assert sorted([*train, *validation]) == sorted([*texts, *map(twin, texts)])
+    assert not {twin(text) for text in train} & {twin(text) for text in validation}
+
+
 def test_too_few_prompts_to_split_are_refused():
     with pytest.raises(UserError, match=r"data\.val_prompts is 2"):
         split(["a", "b", "a"], 2)
+    with pytest.raises(UserError, match=r"data\.val_prompts is 2"):
+        split(["a", "A", "a "], 2)
 
 
 @settings(max_examples=50, deadline=None)
