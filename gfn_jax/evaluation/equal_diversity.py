@@ -25,20 +25,23 @@ class AtEqualDiversity(NamedTuple):
 def at_equal_diversity(policy: PerPrompt, family: Sequence[PerPrompt]) -> AtEqualDiversity | None:
     """Compares with a family that differs in one setting, such as a temperature; lines join its members' means.
 
-    Prompts are resampled for policy and family together, so the difference is a paired one. None where the policy
-    is more, or less, diverse than all of the family.
+    Prompts are resampled for policy and family together, so the difference is a paired one. Beyond the family its
+    outermost line goes on: of a policy near the edge some resamples are there. None where the policy is surely
+    there, by the 95% interval of how far inside it is, and where fewer than two members make no line.
     """
-    means = sorted(member.diversity.mean() for member in family)
-    if not means or not means[0] <= policy.diversity.mean() <= means[-1]:
+    if len(family) < 2:
         return None
     diversities = np.stack([policy.diversity, *(member.diversity for member in family)])
     likelihoods = np.stack([policy.log_likelihood, *(member.log_likelihood for member in family)])
 
+    def inside(prompts: np.ndarray) -> np.ndarray:
+        """How far the policy's diversity is from the family's nearer end, over resampled prompts [.., prompt]."""
+        x = diversities[:, prompts].mean(-1)
+        return np.minimum(x[0] - x[1:].min(0), x[1:].max(0) - x[0])
+
     def baseline(prompts: np.ndarray) -> np.ndarray:
-        """Its mean log-likelihood over resampled prompts [..., prompt]."""
         x, y = (values[:, prompts].mean(-1) for values in (diversities, likelihoods))
-        points = zip(x.reshape(len(x), -1).T, y.reshape(len(y), -1).T, strict=True)
-        return np.reshape([_between(own_x[0], own_x[1:], own_y[1:]) for own_x, own_y in points], y[0].shape)
+        return _on_lines(x[0], x[1:], y[1:])
 
     def difference(prompts: np.ndarray) -> np.ndarray:
         return likelihoods[0, prompts].mean(-1) - baseline(prompts)
@@ -47,9 +50,17 @@ def at_equal_diversity(policy: PerPrompt, family: Sequence[PerPrompt]) -> AtEqua
         prompts = np.arange(len(policy.diversity))
         return Estimate(float(of(prompts)), *bootstrap_interval(prompts, lambda rows, axis=-1: of(rows)))
 
+    margin = estimate(inside)
+    if margin.mean < 0 and not margin.high >= 0:  # of one prompt, there is no interval
+        return None
     return AtEqualDiversity(estimate(baseline), estimate(difference))
 
 
-def _between(x: float, xs: np.ndarray, ys: np.ndarray) -> float:
-    order = np.argsort(xs)
-    return float(np.interp(x, xs[order], ys[order]))
+def _on_lines(x: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
+    """Where lines through the points [point, ..] are at x [..]; the outermost ones go on beyond the points."""
+    order = np.argsort(xs, axis=0)
+    xs, ys = (np.take_along_axis(values, order, axis=0) for values in (xs, ys))
+    right = np.clip((xs < x).sum(0), 1, len(xs) - 1)
+    ends = [[np.take_along_axis(values, place[None], axis=0)[0] for place in (right - 1, right)] for values in (xs, ys)]
+    (x0, x1), (y0, y1) = ends
+    return y0 + (y1 - y0) * (x - x0) / np.where(x1 > x0, x1 - x0, 1)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gfn_jax.evaluation.equal_diversity import AtEqualDiversity, PerPrompt, at_equal_diversity
-from gfn_jax.evaluation.intervals import Estimate, mean_of
+from gfn_jax.evaluation.intervals import Estimate, mean_of, over_seeds
 
 POLICY, REFERENCE = "GFlowNet", "reference"
 FAMILIES = ("temperature", "nucleus")
@@ -28,7 +28,8 @@ class Run(NamedTuple):
 class Row(NamedTuple):
     """Policies of one end temperature, beside families of baselines at their mean diversity.
 
-    `seeds` are those whose figures were averaged for every prompt; None is of families that are never so diverse.
+    `seeds` are those whose figures were averaged for every prompt, and intervals of several hold how these differ.
+    None is of families that are surely never so diverse.
     """
 
     temperature: float
@@ -43,24 +44,25 @@ def pooled(runs: Sequence[Run]) -> list[Method]:
 
     What the end temperature makes another, policy and target, has it as its setting and in its name.
     """
-    found: dict[str, list[Method]] = {}
+    found: dict[str, list[tuple[int, Method]]] = {}
     for run in runs:
         for method in run.methods:
             if method["family"] in (POLICY, REFERENCE):
                 name = f"{method['family']} {run.temperature:g}"
-                found.setdefault(name, []).append({**method, "setting": run.temperature})
+                found.setdefault(name, []).append((run.seed, {**method, "setting": run.temperature}))
             else:
-                found.setdefault(method["name"], []).append(method)
-    return [{**same[0], "name": name, "figures": _average(same)} for name, same in found.items()]
+                found.setdefault(method["name"], []).append((run.seed, method))
+    return [{**same[0][1], "name": name, "figures": _average(same)} for name, same in found.items()]
 
 
 def rows(runs: Sequence[Run]) -> Iterator[Row]:
     """A row for each run, and after those of an end temperature one for all of its seeds together."""
     for temperature in sorted({run.temperature for run in runs}):
         alike = [run for run in runs if run.temperature == temperature]
-        yield from (_row([run]) for run in alike)
+        alone = [_row([run]) for run in alike]
+        yield from alone
         if len(alike) > 1:
-            yield _row(alike)
+            yield _of_seeds(_row(alike), alone)
 
 
 def _row(runs: Sequence[Run]) -> Row:
@@ -74,6 +76,26 @@ def _row(runs: Sequence[Run]) -> Row:
     return Row(runs[0].temperature, seeds, mean_of(policy.diversity), mean_of(policy.log_likelihood), beside)
 
 
+def _of_seeds(together: Row, alone: Sequence[Row]) -> Row:
+    """The row of all seeds' averages, with intervals over seeds too; no family that a seed alone has not."""
+
+    def beside(family: str) -> AtEqualDiversity | None:
+        of_all, own = together.beside[family], [found for row in alone if (found := row.beside[family])]
+        if of_all is None or len(own) < len(alone):
+            return None
+        return AtEqualDiversity(*map(_widened, of_all, zip(*own, strict=True)))
+
+    return together._replace(
+        diversity=_widened(together.diversity, [row.diversity for row in alone]),
+        log_likelihood=_widened(together.log_likelihood, [row.log_likelihood for row in alone]),
+        beside={family: beside(family) for family in FAMILIES},
+    )
+
+
+def _widened(of_all: Estimate, alone: Sequence[Estimate]) -> Estimate:
+    return over_seeds(of_all, [each.mean for each in alone])
+
+
 def _is_member(method: Method, family: str) -> bool:
     return method["family"] in FAMILIES and (method["family"] == family or method["setting"] == _UNCHANGED)
 
@@ -82,9 +104,15 @@ def _per_prompt(method: Method) -> PerPrompt:
     return PerPrompt(*(np.array(method["figures"][name]["per_prompt"], float) for name in PerPrompt._fields))
 
 
-def _average(same: Sequence[Method]) -> dict[str, Any]:
-    averages = PerPrompt(*np.mean([_per_prompt(method) for method in same], axis=0))
+def _average(same: Sequence[tuple[int, Method]]) -> dict[str, Any]:
+    """The figures of a method's runs, each with its seed, averaged for every prompt; intervals are over seeds too."""
+    of_runs = [(seed, _per_prompt(method)) for seed, method in same]
+    averages = PerPrompt(*np.mean([own for _, own in of_runs], axis=0))
+    of_seeds = [
+        PerPrompt(*np.mean([own for its, own in of_runs if its == seed], axis=(0, -1)))
+        for seed in dict.fromkeys(seed for seed, _ in of_runs)
+    ]
     return {
-        name: {**mean_of(values)._asdict(), "per_prompt": values.tolist()}
-        for name, values in averages._asdict().items()
+        name: {**over_seeds(mean_of(values), own)._asdict(), "per_prompt": values.tolist()}
+        for name, values, own in zip(PerPrompt._fields, averages, zip(*of_seeds, strict=True), strict=True)
     }
