@@ -49,8 +49,8 @@ def measure(workdir: Path, step: int, world: World) -> dict[str, float | int]:
         "contradiction_rate_nli": figures["val/contradiction_rate"],
         "contradiction_rate_truth": float(np.mean(is_true)),
         "distinct_contradicting": figures["val/distinct_contradicting"],
-        "log_ratio_var_median": figures["val/log_ratio_var_median"],
-        "log_ratio_var": figures["val/log_ratio_var"],
+        "mixture_log_ratio_var_median": figures["val/mixture_log_ratio_var_median"],
+        "mixture_log_ratio_var": figures["val/mixture_log_ratio_var"],
         "elbo": figures["val/elbo"],
     }
 

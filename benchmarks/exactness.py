@@ -167,7 +167,7 @@ class Trainer:
             "seed": seed,
             "total_variation": float(total_variation(p, target).mean()),
             "kl": float((log_z - elbo).mean()),
-            "log_ratio_var": float(((p * g**2).sum(1) - elbo**2).mean()),
+            "own_log_ratio_var": float(((p * g**2).sum(1) - elbo**2).mean()),
             "elbo_minus_log_z": float((elbo - log_z).mean()),
             "steps_to_0.05": next((step for step, distance in curve if distance < CLOSE), None),
             "seconds": round(time.perf_counter() - started, 1),

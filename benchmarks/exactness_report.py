@@ -52,7 +52,7 @@ def print_table(console: Console, rows: Sequence[dict]) -> None:
     keys = list(dict.fromkeys((row["problem"], row["off_policy"], row["objective"]) for row in rows))
     for problem, off_policy, objective in keys:
         mine = _select(rows, problem=problem, off_policy=off_policy, objective=objective)
-        worst = {key: max(row[key] for row in mine) for key in ("total_variation", "kl", "log_ratio_var")}
+        worst = {key: max(row[key] for row in mine) for key in ("total_variation", "kl", "own_log_ratio_var")}
         steps = [row["steps_to_0.05"] for row in mine]
         table.add_row(
             problem,
@@ -61,7 +61,7 @@ def print_table(console: Console, rows: Sequence[dict]) -> None:
             str(len(mine)),
             f"{worst['total_variation']:.4f}",
             f"{worst['kl']:.5f}",
-            f"{worst['log_ratio_var']:.5f}",
+            f"{worst['own_log_ratio_var']:.5f}",
             f"{min(row['elbo_minus_log_z'] for row in mine):+.5f}",
             "never" if None in steps else f"{np.median(steps):.0f}",
         )

@@ -53,8 +53,8 @@ def draw(record: RunRecord) -> Figure:
 
     for number, (name, label, axes) in enumerate(
         (
-            ("log_ratio_var", "log-ratio variance, mean", variance),
-            ("log_ratio_var_median", "log-ratio variance, median", variance),
+            ("mixture_log_ratio_var", "log-ratio variance of the mixture, mean", variance),
+            ("mixture_log_ratio_var_median", "log-ratio variance of the mixture, median", variance),
             ("elbo", "elbo (right)", elbo),
         )
     ):

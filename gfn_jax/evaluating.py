@@ -29,7 +29,7 @@ _COLUMNS = {  # of the terminal's table: figure -> heading; those that a task do
     "log_r": "log R",
     "contradiction_rate": "contradict",
     "diversity": "diversity",
-    "log_ratio_var": "variance",
+    "own_log_ratio_var": "variance",
 }
 
 
@@ -88,7 +88,7 @@ def evaluate(
 def _table(results: Sequence[Compared], prompts: int, samples: int) -> Table:
     table = Table(
         title=f"{prompts} validation prompts, {samples} continuations each: means and half their 95% intervals",
-        caption="log p: frozen model's; variance: of log R - log π within a prompt; s: without compiling",
+        caption="log p: frozen model's; variance: of log R - log π over own samples of a prompt; s: without compiling",
         box=box.SIMPLE_HEAD,
         padding=0,
         pad_edge=False,

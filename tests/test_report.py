@@ -26,7 +26,7 @@ from gfn_jax.reporting.svg import new_axes
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PLOTS = [
-    "Log-ratio variance",
+    "Log-ratio variance, mixture",
     "Elbo",
     "Log-likelihood",
     "Diversity",
@@ -153,8 +153,8 @@ def test_a_change_in_the_imbalance_is_of_the_tokens_since_the_last_terminable_st
 def test_the_table_has_the_interval_of_the_paired_change_and_leaves_out_what_the_task_has_not():
     paired = np.array([1.0, 1.1, 0.9, 1.0])
     elbo, variance = changes(
-        {"log_ratio_var": 4.0, "elbo": -3.0, "strange": 1.0},
-        {"elbo": -2.0, "log_ratio_var": 2.0, "strange": 1.0},
+        {"mixture_log_ratio_var": 4.0, "elbo": -3.0, "strange": 1.0},
+        {"elbo": -2.0, "mixture_log_ratio_var": 2.0, "strange": 1.0},
         {"elbo": paired},
     )[::-1]
     assert (elbo.difference, variance.interval, variance.times_lower) == (1.0, None, 2.0)
@@ -164,7 +164,7 @@ def test_the_table_has_the_interval_of_the_paired_change_and_leaves_out_what_the
 def test_the_terminal_and_the_report_say_the_same(finished, report):
     printed, html = (finished / "printed").read_text(), report.read_text().replace("−", "-")
     rows = read_run(finished).changes()
-    assert {"elbo", "log_r", "diversity", "log_ratio_var_median"} <= {row.name for row in rows}
+    assert {"elbo", "log_r", "diversity", "mixture_log_ratio_var_median"} <= {row.name for row in rows}
     for row in rows:
         places = row.decimals
         for value in (row.before, row.after):

@@ -27,7 +27,14 @@ from gfn_jax.tasks.next_sentence import NextSentence
 
 TRAIN_METRICS = {"train/loss", "train/log_r", "train/seconds", "train/trajectories_per_s"}
 COMPONENTS = ("log_contradiction", "log_likelihood", "log_answer", "log_answer_per_token", "log_sentence")
-VAL_METRICS = {"val/log_r", "val/log_ratio_var", "val/elbo", "val/log_likelihood", "val/diversity", "val/length"}
+VAL_METRICS = {
+    "val/log_r",
+    "val/mixture_log_ratio_var",
+    "val/elbo",
+    "val/log_likelihood",
+    "val/diversity",
+    "val/length",
+}
 
 
 def final_adapter(settings, workdir):

@@ -23,8 +23,8 @@ _ROWS = {  # figure -> what it says; those that a task does not have are left ou
     "kl": "KL to the target",
     "total_variation": "total variation",
     "invalid_mass": "mass off the target",
-    "log_ratio_var": "log-ratio variance",
-    "log_ratio_var_median": "its median",
+    "mixture_log_ratio_var": "log-ratio variance, mixture",
+    "mixture_log_ratio_var_median": "its median",
     "elbo": "elbo (log Z - KL)",
     "log_r": "log R",
     "log_likelihood": "log-likelihood",
@@ -59,7 +59,7 @@ class Change:
 
     @property
     def times_lower(self) -> float | None:
-        if not self.name.startswith("log_ratio_var"):
+        if not self.name.startswith("mixture_log_ratio_var"):
             return None
         return self.before / max(self.after, float(np.finfo(float).tiny))
 
@@ -91,9 +91,9 @@ def before_and_after(before: "Measurement", after: "Measurement", samples: int =
         change = f"{row.difference:+.{places}f}" if row.interval or is_one else ""
         if row.interval:
             change += f" [{row.interval.low:+.{places}f}, {row.interval.high:+.{places}f}]"
-        label = f"  {row.label}" if row.name == "log_ratio_var_median" else row.label
+        label = f"  {row.label}" if row.name == "mixture_log_ratio_var_median" else row.label
         table.add_row(label, f"{row.before:.{places}f}", f"{row.after:.{places}f}", change)
-        if row.name == "log_ratio_var_median":
+        if row.name == "mixture_log_ratio_var_median":
             ratios = [f"{each.times_lower:.1f}" for each in rows if each.times_lower is not None]
             table.add_row("  times lower: mean, median", "", "", ", ".join(ratios))
     parts: list[RenderableType] = [table]

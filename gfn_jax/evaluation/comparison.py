@@ -37,16 +37,17 @@ TextFigures = Callable[[Sequence[Sequence[str]]], Mapping[str, np.ndarray]]
 class Compared:
     """A method's figures for every prompt, and its continuations.
 
-    log_likelihood    mean over a prompt's samples of log p_frozen(y ⊤ | prompt), unmasked; .._best: the highest
-    log_r             mean tempered reward; .._best: the highest
-    length            mean number of tokens before ⊤
-    diversity         mean pairwise word edit distance
-    distinct          share of different texts
-    distinct_bigrams  different word pairs over all word pairs
-    self_bleu         mean BLEU of a text against the others
-    sentences         share of texts that `is_sentence` accepts
-    log_ratio_var     unbiased variance of log R - log π over a prompt's samples; of exact samples of a model alone
-    elbo              mean of the same
+    log_likelihood     mean over a prompt's samples of log p_frozen(y ⊤ | prompt), unmasked; .._best: the highest
+    log_r              mean tempered reward; .._best: the highest
+    length             mean number of tokens before ⊤
+    diversity          mean pairwise word edit distance
+    distinct           share of different texts
+    distinct_bigrams   different word pairs over all word pairs
+    self_bleu          mean BLEU of a text against the others
+    sentences          share of texts that `is_sentence` accepts
+    own_log_ratio_var  unbiased variance of log R - log π over the method's own samples of a prompt; of methods that
+                       draw exact samples of a model alone
+    elbo               mean of the same
 
     To these come the components of log R, their means, the figures of the task, and those by models of texts.
     Resampling has two of its own: log_z, an estimate, and effective_samples, how many exact samples of the target
@@ -217,5 +218,5 @@ class _Scorer:
         }
         if isinstance(method, Method) and method.samples_of:
             g = by_prompt(self._log_ratio(method.samples_of, self._adapter, experiment.frozen, *drawn))
-            figures |= {"log_ratio_var": np.nanvar(g, 1, ddof=1), "elbo": np.nanmean(g, 1)}
+            figures |= {"own_log_ratio_var": np.nanvar(g, 1, ddof=1), "elbo": np.nanmean(g, 1)}
         return figures, texts

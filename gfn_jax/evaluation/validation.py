@@ -29,13 +29,13 @@ from gfn_jax.types import Prompts, Scores, Trajectories
 class Measurement:
     """Figures for every validation prompt, all samples of the first few prompts, and exact distributions.
 
-    log_ratio_var   unbiased variance of g over the policy's samples and as many of the frozen model's
-    elbo            mean of g over the policy's samples: log Z - KL(policy || target)
-    log_r           mean reward of the policy's samples, tempered
-    log_likelihood  their mean log-likelihood under the frozen model
-    diversity       their mean pairwise word edit distance
-    distinct        the share of different texts among them
-    length          their mean number of tokens before ⊤
+    mixture_log_ratio_var  unbiased variance of g over the even mixture of policy and frozen model, samples of both
+    elbo                   mean of g over the policy's samples: log Z - KL(policy || target)
+    log_r                  mean reward of the policy's samples, tempered
+    log_likelihood         their mean log-likelihood under the frozen model
+    diversity              their mean pairwise word edit distance
+    distinct               the share of different texts among them
+    length                 their mean number of tokens before ⊤
 
     To these come the components of log R, and the figures of the task (`Task.figures`). Where the task's target is
     known, the elbo is exact, and there are further figures and every prompt's distribution (`distribution.py`).
@@ -48,7 +48,7 @@ class Measurement:
     def summary(self) -> dict[str, float]:
         """The figures averaged over prompts, and the variance's median."""
         means = {name: float(values.mean()) for name, values in self.per_prompt.items()}
-        return means | {"log_ratio_var_median": float(np.median(self.per_prompt["log_ratio_var"]))}
+        return means | {"mixture_log_ratio_var_median": float(np.median(self.per_prompt["mixture_log_ratio_var"]))}
 
 
 _Measured = tuple[dict[str, list[float]], list[dict[str, Any]], list[dict[str, Any]]]
@@ -191,7 +191,7 @@ class Validation:
             for row, texts in enumerate(texts_by_prompt)
         ]
         figures = {
-            "log_ratio_var": np.concatenate([g, frozen_g], 1).var(1, ddof=1),
+            "mixture_log_ratio_var": mixture_variance(g, frozen_g),
             "elbo": g.mean(1),
             "log_r": log_r.mean(1),
             **{name: values.mean(1) for name, values in last.items()},
@@ -208,3 +208,13 @@ class Validation:
         shown = jax.tree.map(lambda values: values[:rows], (host, g_NxT, log_r_NxT, terms))
         probes = describe_samples(experiment, batch.examples[: batch.shown], *shown) if rows else []
         return {name: values.tolist() for name, values in figures.items()}, probes, distributions
+
+
+def mixture_variance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The unbiased variance of two distributions' even mixture, of as many samples of each [prompt, sample].
+
+    The mean of their variances, and a quarter of the squared distance of their means. The samples' means are farther
+    apart than the distributions', by what their own variances are over the number of samples.
+    """
+    within = (one.var(1, ddof=1) + other.var(1, ddof=1)) / 2
+    return within * (1 - 1 / (2 * one.shape[1])) + np.square(one.mean(1) - other.mean(1)) / 4

@@ -17,9 +17,9 @@ from gfn_jax.reporting.svg import inline_svg, new_axes
 from gfn_jax.reporting.tables import signed
 
 _TILES = ("contradiction_rate", "distinct_contradicting", "kl", "total_variation", "invalid_mass")
-_TILES += ("log_ratio_var", "elbo", "log_likelihood", "diversity")
+_TILES += ("mixture_log_ratio_var", "elbo", "log_likelihood", "diversity")
 """The first four of these that the task has stand above all."""
-_BETTER = {"contradiction_rate": 1, "distinct_contradicting": 1, "log_ratio_var": -1, "elbo": 1}
+_BETTER = {"contradiction_rate": 1, "distinct_contradicting": 1, "mixture_log_ratio_var": -1, "elbo": 1}
 _BETTER |= {"kl": -1, "total_variation": -1, "invalid_mass": -1}
 """Whether more or less of it is better; of the rest neither is."""
 _MOST_PROMPTS = 6
@@ -31,7 +31,10 @@ _OF_VALIDATION = {  # figure -> title and note of its curve; the first six that 
     "kl": ("KL to the target", "nats, of the policy given that it writes an outcome of the target"),
     "total_variation": ("Total variation", "from the target, of all that the policy writes"),
     "invalid_mass": ("Mass off the target", "probability of writing anything else"),
-    "log_ratio_var": ("Log-ratio variance", "within a prompt: 0 of a perfect sampler"),
+    "mixture_log_ratio_var": (
+        "Log-ratio variance, mixture",
+        "within a prompt, over samples of policy and frozen model: 0 of a perfect sampler",
+    ),
     "elbo": ("Elbo", "log Z − KL(policy ‖ target): at most log Z"),
     "log_likelihood": ("Log-likelihood", "of the samples under the frozen model"),
     "diversity": ("Diversity", "mean pairwise word edit distance in a prompt"),

@@ -23,7 +23,7 @@ _HEADINGS = {  # figure of a comparison -> heading; others follow under their ow
     "self_bleu": "self-BLEU",
     "sentences": "sentences",
     "length": "length",
-    "log_ratio_var": "log-ratio variance",
+    "own_log_ratio_var": "log-ratio variance, own",
     "elbo": "elbo",
 }
 

@@ -28,7 +28,7 @@ _SHOWN = {  # of a validation, in the terminal
     "kl": "KL to the target",
     "total_variation": "total variation",
     "invalid_mass": "mass off it",
-    "log_ratio_var": "log-ratio variance",
+    "mixture_log_ratio_var": "log-ratio variance, mixture",
     "elbo": "elbo",
     "log_r": "log R",
     "diversity": "diversity",

@@ -71,7 +71,7 @@ def test_wider_searches_find_likelier_texts(said_and_written):
 
 
 def test_only_exact_samples_have_a_variance(said_and_written):
-    with_variance = {name for name, method in said_and_written[1].items() if "log_ratio_var" in method["figures"]}
+    with_variance = {name for name, method in said_and_written[1].items() if "own_log_ratio_var" in method["figures"]}
     assert with_variance == {"GFlowNet", "sampling"}
 
 
