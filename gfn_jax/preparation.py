@@ -17,6 +17,7 @@ from gfn_jax.experience import make_buffer
 from gfn_jax.experiment import Examples, Experiment, build
 from gfn_jax.models.parts import Weights
 from gfn_jax.replay.buffer import ReplayBuffer
+from gfn_jax.rewards.names import check_names
 from gfn_jax.run_files import replace_file
 from gfn_jax.runtime import distributed
 from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
@@ -89,6 +90,7 @@ def prepare(config: Config, workdir: Path, console: Console, stack: contextlib.E
     like = validation.sample_frozen()
     with distributed.in_agreement():
         checking.result()
+        check_names("a component of the reward", like())
         judges = experiment.reward.judges()
     with distributed.in_agreement():
         distributed.check_same(judges)

@@ -22,6 +22,7 @@ from gfn_jax.experience import make_buffer
 from gfn_jax.experiment import Examples, build
 from gfn_jax.rewards.likelihood import LikelihoodReward
 from gfn_jax.runtime.tracking import Tracker
+from gfn_jax.rewards.names import RESERVED, check_names
 from gfn_jax.tasks import TASKS
 from gfn_jax.tasks.next_sentence import NextSentence
 
@@ -112,6 +113,43 @@ def test_a_run_leaves_its_files_and_a_table(finished):
 
 def test_every_key_has_a_reader(finished, keys_read, recording):
     def unread(section=Config, prefix=""):
+def test_no_component_may_have_the_name_of_what_a_run_writes_down(finished):
+    workdir, _ = finished
+    metrics, samples = json_lines(workdir / "metrics.jsonl"), json_lines(workdir / "samples.jsonl")
+    figures = {name.partition("/")[2] for row in metrics for name in row if name.startswith(("train/", "val/"))}
+    assert figures | samples[0].keys() <= RESERVED | {"log_likelihood"}
+
+
+class TwiceNamedReward(LikelihoodReward):
+    def components(self, frozen, examples, prompts, trajectories):
+        found = super().components(frozen, examples, prompts, trajectories)
+        return {**found, "elbo": found["log_likelihood"]}
+
+    def combine(self, components, step):
+        return components["log_likelihood"]
+
+
+class TwiceNamedTask(NextSentence):
+    """Next-sentence continuation with a reward whose component has the name of a figure."""
+
+    def reward(self, context):
+        return TwiceNamedReward(context)
+
+
+def test_a_component_that_is_called_as_a_figure_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(TASKS, "next_sentence", TwiceNamedTask)
+    with pytest.raises(UserError, match="a component of the reward has the name 'elbo', which is another figure's"):
+        run(short_config(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tasks_figure_has_a_name_of_its_own():
+    check_names("a figure of the task", ["objection_rate"], ["log_objection"])
+    for name in ("diversity", "log_objection"):
+        with pytest.raises(UserError, match=f"a figure of the task has the name '{name}'"):
+            check_names("a figure of the task", ["objection_rate", name], ["log_objection"])
+
+
         for name, field in section.model_fields.items():
             if (section, name) not in keys_read:
                 yield prefix + name

@@ -19,6 +19,7 @@ from gfn_jax.experiment import Experiment
 from gfn_jax.models.parts import Weights
 from gfn_jax.policy.sampler import sample
 from gfn_jax.policy.scorer import score
+from gfn_jax.rewards.names import check_names
 from gfn_jax.rewards.protocol import Call, Components
 from gfn_jax.runtime import distributed
 from gfn_jax.runtime.keys import Purpose, key_for
@@ -190,6 +191,7 @@ class Validation:
             experiment.task.figures(texts, {name: values[row] for name, values in last.items()})
             for row, texts in enumerate(texts_by_prompt)
         ]
+        check_names("a figure of the task", of_task[0], last)
         figures = {
             "mixture_log_ratio_var": mixture_variance(g, frozen_g),
             "elbo": g.mean(1),

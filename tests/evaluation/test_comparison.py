@@ -13,6 +13,7 @@ from gfn_jax.errors import UserError
 from gfn_jax.evaluating import evaluate
 from gfn_jax.evaluation.comparison import Compared
 from gfn_jax.evaluation.decoding import Method
+from gfn_jax.rewards.names import RESERVED
 
 SAMPLES = 2
 NAMES = ["GFlowNet", "sampling", "greedy", "beam 2", "beam 10", "reference"]
@@ -48,6 +49,7 @@ def test_every_method_has_a_row_and_every_figure_an_interval(said_and_written):
     said, written = said_and_written
     assert list(written) == NAMES
     assert all(name in said for name in NAMES)
+    assert {name for method in written.values() for name in method["figures"]} <= RESERVED | {"log_likelihood"}
     for method in written.values():
         for each in method["figures"].values():
             assert each["low"] <= each["mean"] <= each["high"]
