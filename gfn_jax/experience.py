@@ -88,12 +88,26 @@ class Experience:
             Replayed(Trajectories(tokens, lengths, is_terminable), components, is_absent)
         )
 
-    def remember(self, step: int, examples: Sequence[Any], trajectories: Trajectories, components: Components) -> None:
-        """Offers a step's fresh rows to the buffer."""
-        if not self._count:
+    def final_log_r(self, components: Components) -> jax.Array | None:
+        """What fresh rows are remembered by; None where nothing is replayed.
+
+        To be asked for before the step's update: a device works in order, and `remember` would wait for the update.
+        """
+        return self._log_r(components) if self._count else None
+
+    def remember(
+        self,
+        step: int,
+        examples: Sequence[Any],
+        trajectories: Trajectories,
+        components: Components,
+        final_log_r_NxT: jax.Array | None,
+    ) -> None:
+        """Offers a step's fresh rows to the buffer, with what `final_log_r` said of them."""
+        if final_log_r_NxT is None:
             return
         with self._experiment.stopwatch.measure("replay"):
-            entries = self.entries(step, trajectories, components)
+            entries = self.entries(step, trajectories, components, final_log_r_NxT)
             keys = [self._experiment.content_key(example) for example in self._experiment.rows.own(examples)]
             per_prompt = len(entries) // len(keys)
             fresh = [(keys[row // per_prompt], entry) for row, entry in enumerate(entries) if entry is not None]
@@ -161,10 +175,11 @@ class Experience:
             and all(np.isfinite(values[entry.is_terminable]).all() for values in entry.components.values())
         )
 
-    def entries(self, step: int, trajectories: Trajectories, components: Components) -> list[Entry | None]:
+    def entries(
+        self, step: int, trajectories: Trajectories, components: Components, final_log_r_NxT: jax.Array
+    ) -> list[Entry | None]:
         """This process's rows as the buffer keeps them; None where one has no finite reward, or no place to stop."""
-        log_r = self._log_r(components)
-        host, terms, log_r = self._experiment.rows.fetch((trajectories, dict(components), log_r))
+        host, terms, log_r = self._experiment.rows.fetch((trajectories, dict(components), final_log_r_NxT))
         texts = self._experiment.texts(trajectories)
         entries: list[Entry | None] = []
         for row, (text, length) in enumerate(zip(texts, host.length_N.tolist(), strict=True)):

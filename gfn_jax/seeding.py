@@ -133,6 +133,8 @@ def _score(
         is_terminable_NxT, is_possible_N = scored(experiment.adapter, experiment.frozen, prompts, given)
         trajectories = given.replace(is_terminable_NxT=is_terminable_NxT)
         components = experiment.reward.components(experiment.frozen, examples, prompts, trajectories)
-        entries = experience.entries(0, trajectories, components)
+        final_log_r = experience.final_log_r(components)
+        assert final_log_r is not None
+        entries = experience.entries(0, trajectories, components, final_log_r)
         for candidate, entry, is_possible in zip(batch, entries, np.asarray(is_possible_N), strict=False):
             yield candidate.example, entry if is_possible else None

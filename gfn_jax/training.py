@@ -89,13 +89,13 @@ def _train(prepared: Prepared, console: Console) -> bool:
             drawn = pipeline.advance(state.adapter)
             experience.draw(step, drawn.examples)
             components = drawn.components()
-            replayed = experience.rows(components)
+            replayed, final_log_r = experience.rows(components), experience.final_log_r(components)
             with stopwatch.measure("update"):
                 state, metrics = functions.update(
                     state, frozen, drawn.prompts, drawn.trajectories, components, replayed
                 )
             tracker.flush()  # writes the step before, while this one runs
-            experience.remember(step, drawn.examples, drawn.trajectories, components)
+            experience.remember(step, drawn.examples, drawn.trajectories, components, final_log_r)
             tracker.log_step(step + 1, metrics, drawn.examples, replay=experience.statistics(), time=stopwatch.take())
 
             figures, is_best = None, False

@@ -377,13 +377,22 @@ def test_a_run_that_wants_a_server_that_is_not_there_begins_nothing(tmp_path):
 
 def test_replayed_rows_repeat_what_was_rewarded(settings):
     """A continuation comes back with its tokens, mask and components, and its reward is computed anew to the same."""
+def long_work():
+    """What a device will be at for a second or so."""
+    matrix = jnp.full((512, 512), 1 / 512)
+    return jax.jit(lambda x: jax.lax.fori_loop(0, 400, lambda _, y: jnp.tanh(y @ x), x))(matrix)
+
+
     experiment = build(settings)
     batch = Examples.load(settings).of_step(0, 4)
     prompts = experiment.encode(batch)
     trajectories = experiment.functions.sample(experiment.adapter, experiment.frozen, prompts, 0)
     components = experiment.reward.components(experiment.frozen, batch, prompts, trajectories)
     experience = Experience(experiment, make_buffer(settings, ""))
-    experience.remember(0, batch, trajectories, components)
+    log_r = experience.final_log_r(components)
+    busy = long_work()
+    experience.remember(0, batch, trajectories, components, log_r)
+    assert not busy.is_ready()  # what a device is still at is not waited for
     experience.draw(1, batch)
     replayed = experience.rows(components)
     assert not replayed.is_absent_N.any()
