@@ -235,6 +235,11 @@ class Config(Section):
         """How many of a prompt's samples in a training step are remembered ones."""
         return round(self.replay.fraction * self.sampling.samples_per_prompt)
 
+    @property
+    def fresh_per_prompt(self) -> int:
+        """How many of a prompt's samples in a step are drawn for it."""
+        return self.sampling.samples_per_prompt - self.replayed_per_prompt
+
     @model_validator(mode="after")
     def _has_fresh_and_replayed_rows(self) -> "Config":
         samples, replayed = self.sampling.samples_per_prompt, self.replayed_per_prompt
@@ -265,7 +270,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _has_samples_to_compare(self) -> "Config":
         may_need_start = self.sampling.min_len > 0 or self.sampling.support_min_p > 0
-        name, samples = self.objective.name, self.sampling.samples_per_prompt - self.replayed_per_prompt
+        name, samples = self.objective.name, self.fresh_per_prompt
         if samples < 2 and name in ("pooled", "vargrad", "reinforce"):
             raise ValueError(
                 f"objective {name!r} compares the samples of a prompt: set sampling.samples_per_prompt to 2 or more, "

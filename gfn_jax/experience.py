@@ -74,11 +74,11 @@ class Experience:
         is_terminable: Any = np.zeros((rows, length + 1), bool)
         components: Any = {name: np.zeros((rows, length + 1), values.dtype) for name, values in like.items()}
         is_absent: Any = np.ones(rows, bool)
-        for prompt, entries in enumerate(self._drawn):
+        fitting = [[entry for entry in entries if self._fits(entry, components)] for entries in self._drawn]
+        self._unusable += sum(map(len, self._drawn)) - sum(map(len, fitting))
+        self._drawn = fitting
+        for prompt, entries in enumerate(fitting):
             for row, entry in enumerate(entries, start=prompt * self._count):
-                if not self._fits(entry, components):
-                    self._unusable += 1
-                    continue
                 lengths[row], is_absent[row] = len(entry.tokens), False
                 tokens[row, : lengths[row]] = entry.tokens
                 is_terminable[row, : lengths[row] + 1] = entry.is_terminable
@@ -121,13 +121,13 @@ class Experience:
             self._outcome = self._buffer.offer(offered)
 
     def statistics(self) -> dict[str, float]:
-        """Figures of the last step in all processes: what was drawn for it, and what became of what it offered.
+        """Figures of the last step in all processes: what was replayed in it, and what became of what it offered.
 
         With a shared buffer, all that was offered is in it afterwards.
 
         fill             the share of replayed rows that held something
-        hit_rate         the share of prompts that anything was remembered of
-        age              mean number of steps since what was drawn was made
+        hit_rate         the share of prompts that anything was replayed of
+        age              mean number of steps since what was replayed was made
         size             continuations that are stored
         added, duplicates, poor   of the step's fresh rows: taken in, or refused as near-duplicates or as too poor
         unreadable       payloads in the server that are no entries, or none of this run, met since the step before

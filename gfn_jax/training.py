@@ -9,7 +9,7 @@ from rich.console import Console
 
 from gfn_jax.config import Config
 from gfn_jax.errors import TrainingError, UserError
-from gfn_jax.evaluation.before_after import before_and_after
+from gfn_jax.evaluation.before_after import before_and_after, which_is_used
 from gfn_jax.experience import Experience
 from gfn_jax.pipeline import Pipeline
 from gfn_jax.preparation import Prepared, prepare
@@ -120,10 +120,12 @@ def _train(prepared: Prepared, console: Console) -> bool:
                 break
         if start >= last:
             after = validation.measure(state.adapter)
+        checkpoints.finish()  # or the report would not know the last one
         report = _report(tracker, workdir)
     if patience.is_over:
         console.print(patience.verdict, soft_wrap=True)
     console.print(before_and_after(before, after))
+    console.print(which_is_used(int(state.step), checkpoints.best(), config.train.keep_best), soft_wrap=True)
     console.print(report, soft_wrap=True)
     return True
 

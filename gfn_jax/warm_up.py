@@ -32,7 +32,7 @@ class WarmUp:
             Prompts.shapes(batch, bucket, experiment.rows.sharding) for bucket in experiment.buckets(examples)
         ]
         self._replayed_rows = batch * config.replayed_per_prompt
-        self._fresh_rows = batch * config.sampling.samples_per_prompt - self._replayed_rows
+        self._fresh_rows = batch * config.fresh_per_prompt
         self._started = time.perf_counter()
         self._pool = ThreadPoolExecutor(os.cpu_count())
         self._compiling: list[Future] = []

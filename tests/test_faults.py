@@ -231,13 +231,15 @@ def test_a_checkpoint_is_gone_on_from_with_the_content_that_it_depends_on_alone(
 
 def test_the_last_checkpoints_and_the_best_are_kept(tmp_path):
     settings = short_config(train__steps=4, train__checkpoint_every=1, train__eval_every=1, train__keep_checkpoints=1)
-    run(settings, tmp_path / "run")
+    output = run(settings, tmp_path / "run")
     elbos = {
         row["step"]: row["val/elbo"] for row in json_lines(tmp_path / "run" / "metrics.jsonl") if "val/elbo" in row
     }
     del elbos[0]  # no checkpoint is made before the first step
     kept = {int(file.name) for file in (tmp_path / "run" / "checkpoints").iterdir()}
-    assert kept == {4, max(elbos, key=lambda step: elbos[step])}
+    best = max(elbos, key=lambda step: elbos[step])
+    assert kept == {4, best}
+    assert f"figures are of step 4; sample, evaluate and export use the checkpoint of step {best}" in output
 
 
 @pytest.fixture
@@ -375,14 +377,14 @@ def test_a_run_that_wants_a_server_that_is_not_there_begins_nothing(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_replayed_rows_repeat_what_was_rewarded(settings):
-    """A continuation comes back with its tokens, mask and components, and its reward is computed anew to the same."""
 def long_work():
     """What a device will be at for a second or so."""
     matrix = jnp.full((512, 512), 1 / 512)
     return jax.jit(lambda x: jax.lax.fori_loop(0, 400, lambda _, y: jnp.tanh(y @ x), x))(matrix)
 
 
+def test_replayed_rows_repeat_what_was_rewarded(settings):
+    """A continuation comes back with its tokens, mask and components, and its reward is computed anew to the same."""
     experiment = build(settings)
     batch = Examples.load(settings).of_step(0, 4)
     prompts = experiment.encode(batch)
@@ -404,6 +406,10 @@ def long_work():
         rtol=1e-5,
     )
     assert experience.statistics()["fill"] == 1
+    experience.draw(1, batch)
+    assert experience.rows({"of_another_run": components["log_likelihood"]}).is_absent_N.all()
+    statistics = experience.statistics()
+    assert (statistics["fill"], statistics["hit_rate"], statistics["unreadable"]) == (0, 0, 4)
     experience.draw(1, Examples.load(settings).of_step(7, 4))
     assert experience.rows(components).is_absent_N.all()
     assert experience.statistics()["fill"] == 0

@@ -175,6 +175,17 @@ def test_the_terminal_and_the_report_say_the_same(finished, report):
             assert f"[{row.interval.low:+.{places}f}, {row.interval.high:+.{places}f}]" in html
 
 
+def test_the_report_says_as_training_does_which_checkpoint_is_used(finished, copied):
+    record = read_run(finished)
+    assert record.use in " ".join((finished / "printed").read_text().split())
+    assert read_run(copied).use == ""  # where there is none
+    for step in (2, 4):
+        (copied / "checkpoints" / str(step)).mkdir(parents=True)
+    change_rows(copied / "metrics.jsonl", lambda row: row | {"val/elbo": 9.0} if row["step"] == 2 else row)
+    html = " ".join(write_report(copied).read_text().split())
+    assert "figures are of step 4; sample, evaluate and export use the checkpoint of step 2, the best by elbo." in html
+
+
 def test_curves_connect_a_familys_settings_in_their_order_and_figures_that_are_none_are_left_out():
     those = points(METHODS)
     assert [point.name for point in those] == [method["name"] for method in METHODS[:-1]]

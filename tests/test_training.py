@@ -21,8 +21,8 @@ from gfn_jax.errors import TrainingError, UserError
 from gfn_jax.experience import make_buffer
 from gfn_jax.experiment import Examples, build
 from gfn_jax.rewards.likelihood import LikelihoodReward
-from gfn_jax.runtime.tracking import Tracker
 from gfn_jax.rewards.names import RESERVED, check_names
+from gfn_jax.runtime.tracking import Tracker
 from gfn_jax.tasks import TASKS
 from gfn_jax.tasks.next_sentence import NextSentence
 
@@ -92,6 +92,8 @@ def test_a_run_leaves_its_files_and_a_table(finished):
     assert [row["step"] for row in metrics if "val/elbo" in row] == [0, 2, 4]
     for row in metrics:
         assert set(row) >= (TRAIN_METRICS if "train/loss" in row else VAL_METRICS)
+        if "train/loss" in row:  # of the three samples of each of four prompts, one is replayed
+            assert row["train/trajectories_per_s"] * row["train/seconds"] == pytest.approx(4 * 2)
     samples = json_lines(workdir / "samples.jsonl")
     assert len(samples) == 3 * 2 * 4  # evaluations, probed prompts, samples
     assert {"step", "prompt", "continuation", "log_r", "log_pf", "log_likelihood"} <= set(samples[0])
@@ -111,8 +113,6 @@ def test_a_run_leaves_its_files_and_a_table(finished):
     assert "elbo" in output
 
 
-def test_every_key_has_a_reader(finished, keys_read, recording):
-    def unread(section=Config, prefix=""):
 def test_no_component_may_have_the_name_of_what_a_run_writes_down(finished):
     workdir, _ = finished
     metrics, samples = json_lines(workdir / "metrics.jsonl"), json_lines(workdir / "samples.jsonl")
@@ -150,6 +150,8 @@ def test_a_tasks_figure_has_a_name_of_its_own():
             check_names("a figure of the task", ["objection_rate", name], ["log_objection"])
 
 
+def test_every_key_has_a_reader(finished, keys_read, recording):
+    def unread(section=Config, prefix=""):
         for name, field in section.model_fields.items():
             if (section, name) not in keys_read:
                 yield prefix + name

@@ -77,6 +77,12 @@ def _interval(differences: np.ndarray | None) -> Interval | None:
     return None if differences is None or len(differences) < 2 else bootstrap_interval(differences)
 
 
+def which_is_used(last: int, used: int, keep_best: str) -> str:
+    """Says beside figures of the `last` step which checkpoint other commands use; `keep_best` is what it is best by."""
+    by = f", the best by {keep_best}" if keep_best and used != last else ""
+    return f"The last figures are of step {last}; sample, evaluate and export use the checkpoint of step {used}{by}."
+
+
 def before_and_after(before: "Measurement", after: "Measurement", samples: int = 6) -> RenderableType:
     """Means over prompts with the 95% interval of their paired change, and distribution and samples of the first."""
     prompts = len(before.per_prompt["elbo"])

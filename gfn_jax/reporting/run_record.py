@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from gfn_jax.config import Config
 from gfn_jax.config_reading import read_run_config
 from gfn_jax.errors import UserError
-from gfn_jax.evaluation.before_after import Change, changes
+from gfn_jax.evaluation.before_after import Change, changes, which_is_used
 from gfn_jax.reporting.row_shapes import DISTRIBUTIONS, EVALUATION, METRICS, PER_PROMPT, SAMPLES, checked
 from gfn_jax.run_files import read_json, read_rows
 
@@ -30,6 +30,7 @@ class RunRecord:
     samples      probes of all validations
     distributions  exact ones of the prompts, of all validations, where the task's target is known
     evaluation   the comparison with decoding baselines
+    checkpoints  the steps of those that are kept
     written      when the last figure was
     """
 
@@ -42,6 +43,7 @@ class RunRecord:
     distributions: Sequence[Row]
     machine: Row
     evaluation: Row | None
+    checkpoints: Sequence[int]
     written: datetime.datetime
 
     @property
@@ -72,6 +74,16 @@ class RunRecord:
         first, last = self.validations[0], self.validations[-1]
         paired = self._paired(first["step"], last["step"]) if self.is_compared else {}
         return changes(_figures(first), _figures(last), paired)
+
+    @property
+    def use(self) -> str:
+        """Which checkpoint other commands use, beside the figures of the last validation; "" where there is none."""
+        if not self.checkpoints or not self.is_compared:
+            return ""
+        keep_best = self.config.train.keep_best
+        best = {row["step"]: _figures(row).get(keep_best, -math.inf) for row in self.validations}
+        used = max(self.checkpoints, key=lambda step: (best.get(step, -math.inf), step))
+        return which_is_used(self.validations[-1]["step"], used, keep_best)
 
     def _paired(self, first: int, last: int) -> dict[str, np.ndarray]:
         at = {row["step"]: row["per_prompt"] for row in self.per_prompt}
@@ -119,6 +131,7 @@ def read_run(workdir: Path) -> RunRecord:
         distributions=rows("distribution.jsonl", DISTRIBUTIONS),
         machine=read_json(machine) if machine.exists() else {},
         evaluation=next(checked(evaluation, EVALUATION, [read_json(evaluation)])) if evaluation.exists() else None,
+        checkpoints=[int(place.name) for place in (workdir / "checkpoints").glob("*") if place.name.isdecimal()],
         written=datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.UTC),
     )
 

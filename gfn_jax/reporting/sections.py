@@ -129,7 +129,7 @@ def _speed_plots(record: RunRecord) -> Iterator[Plot]:
     if len(steps) < 3:
         return
     yield from _plot(
-        "throughput", "Throughput", "trajectories a second", [Curve("all", steps[1:], values[1:], is_noisy=True)]
+        "throughput", "Throughput", "drawn trajectories a second", [Curve("all", steps[1:], values[1:], is_noisy=True)]
     )
     rows = record.training[1:]
     at = np.array([row["step"] for row in rows], float)

@@ -116,8 +116,7 @@ class Checkpoints:
 
     def restore_best(self, like: Snapshot) -> tuple[Snapshot | None, dict[int, str]]:
         """The same, but of the highest figure that can be read; those without one come last, the latest first."""
-        ordered = sorted(self._manager.all_steps(), key=lambda step: (self.figure(step), step), reverse=True)
-        return self._restore_first(ordered, "best", like)
+        return self._restore_first(self._best_first(), "best", like)
 
     def restore_step(self, step: int, like: Snapshot) -> Snapshot:
         """The snapshot of this very step; raises `UserError` where it cannot be read."""
@@ -125,6 +124,13 @@ class Checkpoints:
         if snapshot is None:
             raise UserError(f"{self._directory / str(step)} is damaged: {fault}")
         return snapshot
+
+    def best(self) -> int:
+        """The step of the checkpoint that `restore_best` tries first: of what is on disk, which must be something."""
+        return self._best_first()[0]
+
+    def _best_first(self) -> list[int]:
+        return sorted(self._manager.all_steps(), key=lambda step: (self.figure(step), step), reverse=True)
 
     def figure(self, step: int) -> float:
         """The figure `keep_best` that was saved with a step; -inf where there is none."""
@@ -149,6 +155,15 @@ class Checkpoints:
         distributed.gather(None)  # it is gone, before anyone looks again
         self._manager.reload()
         return place
+
+    def finish(self) -> None:
+        """Waits until everything is on disk; raises `TrainingError` where it cannot be."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            if distributed.is_loss(error):
+                raise
+            raise self._failure(error) from error
 
     def settle(self) -> None:
         """Waits for what is being saved, whatever becomes of it."""

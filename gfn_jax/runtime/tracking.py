@@ -115,8 +115,8 @@ class Tracker:
         metrics = {name: float(value) for name, value in fetched.items()} | {"bad_rows": float(bad_rows)}
         now = time.monotonic()
         seconds, self._clock = now - self._clock, now
-        trajectories = self._config.train.prompts_per_step * self._config.sampling.samples_per_prompt
-        metrics |= {"seconds": seconds, "trajectories_per_s": trajectories / seconds}
+        drawn = self._config.train.prompts_per_step * self._config.fresh_per_prompt
+        metrics |= {"seconds": seconds, "trajectories_per_s": drawn / seconds}
         if step % self._config.train.log_every == 0:
             self._write(step, {f"train/{name}": value for name, value in metrics.items()} | further)
         self._progress.update(self._bar, completed=step, loss=metrics["loss"], log_r=metrics["log_r"])

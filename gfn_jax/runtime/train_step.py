@@ -53,7 +53,7 @@ class StepFunctions:
         self._loss = (objectives.OBJECTIVES | objectives.CONTROLS)[config.objective.name]
         self._learns_log_z = config.objective.name == "tb"
         self._samples_per_prompt = config.sampling.samples_per_prompt
-        self._fresh_per_prompt = config.sampling.samples_per_prompt - config.replayed_per_prompt
+        self._fresh_per_prompt = config.fresh_per_prompt
         self._behaviour = Behaviour(
             config.sampling.temperature_low,
             config.sampling.temperature_high,
@@ -226,12 +226,16 @@ def without_bad_rows(
 
 
 def within_prompt_variance(g_N: jax.Array, is_good_N: jax.Array, samples_per_prompt: int) -> jax.Array:
-    """The unbiased variance of g over each prompt's good samples, averaged over prompts: 0 for a perfect sampler."""
+    """The unbiased variance of g over each prompt's good samples, averaged over prompts: 0 for a perfect sampler.
+
+    Prompts with fewer than two good samples have none; NaN where there is no other.
+    """
     by_prompt = (-1, samples_per_prompt)
     g, is_good = g_N.reshape(by_prompt), is_good_N.reshape(by_prompt).astype(g_N.dtype)
     count = is_good.sum(1, keepdims=True)
     mean = (is_good * g).sum(1, keepdims=True) / jnp.maximum(count, 1)
-    return ((is_good * jnp.square(g - mean)).sum(1) / jnp.maximum(count[:, 0] - 1, 1)).mean()
+    variance_B = (is_good * jnp.square(g - mean)).sum(1) / jnp.maximum(count[:, 0] - 1, 1)
+    return jnp.mean(variance_B, where=count[:, 0] > 1)
 
 
 def _mean(values_N: jax.Array, is_good_N: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from gfn_jax.rows import Rows
 from gfn_jax.runtime.batches import Replayed
 from gfn_jax.runtime.mesh import make_mesh, replicated, weight_shardings
 from gfn_jax.runtime.optimizer import make_schedule
-from gfn_jax.runtime.train_step import StepFunctions
+from gfn_jax.runtime.train_step import StepFunctions, within_prompt_variance
 from gfn_jax.stopwatch import Stopwatch
 
 
@@ -176,6 +176,14 @@ def test_an_absent_row_takes_no_part_in_anything_whatever_it_holds(updated, obje
     assert not metrics.pop("is_bad_N").any()
     for name, value in metrics.items():
         assert float(value) == pytest.approx(float(wanted[name]), rel=1e-4), name
+
+
+def test_a_prompt_of_one_good_sample_has_no_variance():
+    g_N = jnp.array([1.0, 9.0, 5.0, 7.0, 2.0, 4.0])
+    of_both = within_prompt_variance(g_N, jnp.array([True, False, False, True, False, True]), 3)
+    assert float(of_both) == pytest.approx((7 - 4) ** 2 / 2)
+    of_none = within_prompt_variance(g_N, jnp.array([True, False, False, False, False, True]), 3)
+    assert np.isnan(float(of_none))
 
 
 def test_the_learned_log_z_starts_at_the_batchs_mean_however_it_is_cut(updated):
