@@ -3,8 +3,9 @@
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -47,6 +48,8 @@ _OF_REWARDS: dict[str, Any] = {
 }
 """The configuration that a reward's components depend on, beside what `Experiment.content` names."""
 
+_AT_ONCE = 1024  # examples whose prompts are tokenised, or written down, together
+
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
@@ -66,25 +69,32 @@ class Examples:
             return cls(train, validation, config.seed, task)
         if len(validation) < 2:
             raise UserError("validation needs 2 examples or more; data.val_path holds 1")
-        known, held_out = (
-            {normalised(prompt): prompt for prompt in map(task.prompt, part)} for part in (train, validation)
-        )
-        if shared := known.keys() & held_out.keys():
-            which = min(shared)
-            raise UserError(
-                "data.path and data.val_path share an example, whatever its case, white space and Unicode form: "
-                f"{known[which][:60]!r} and {held_out[which][:60]!r}"
-            )
+        held_out = {normalised(prompt): prompt for prompt in map(task.prompt, validation)}
+        for prompt in map(task.prompt, train):
+            if (twin := held_out.get(normalised(prompt))) is not None:
+                raise UserError(
+                    "data.path and data.val_path share an example, whatever its case, white space and Unicode form: "
+                    f"{prompt[:60]!r} and {twin[:60]!r}"
+                )
         return cls(train, validation, config.seed, task)
 
     def sha256(self) -> str:
         """The hash of all examples in their order: of their prompts and what `describe` says of them."""
-        task = self.task
-        said = [
-            [(task.prompt(example), task.describe(example)) for example in part]
-            for part in (self.train, self.validation)
-        ]
-        return text_sha256(json.dumps(said, sort_keys=True))
+        digest = hashlib.sha256()
+        for piece in self._json():
+            digest.update(piece.encode())
+        return digest.hexdigest()
+
+    def _json(self) -> Iterator[str]:
+        """What is hashed: one JSON text, in pieces."""
+        encoder = json.JSONEncoder(sort_keys=True)
+        for before, part in (("[[", self.train), ("], [", self.validation)):
+            yield before
+            for first in range(0, len(part), _AT_ONCE):
+                some = part[first : first + _AT_ONCE]
+                said = encoder.encode([(self.task.prompt(example), self.task.describe(example)) for example in some])
+                yield (", " if first else "") + said[1:-1]
+        yield "]]"
 
     def of_step(self, step: int, count: int) -> list[Any]:
         """The training examples of an optimiser step (from 0): a function of the seed and the step alone."""
@@ -161,12 +171,12 @@ class Experiment:
 
     def check_prompts(self, examples: Sequence[Any], *, in_buckets: bool = True) -> None:
         """Raises `UserError`, naming an example, where a prompt is empty, leaves no room to go on or fits no bucket."""
-        texts = [self.task.prompt(example) for example in examples]
-        lengths = [self.tokens(example) for example in examples]
+        lengths = self.lengths(examples)
         if min(lengths) == 0:
             raise UserError("a prompt is empty: the policy needs at least one token to continue")
         longest = max(lengths)
-        named = f"the prompt {texts[lengths.index(longest)][:60]!r}... has {longest} tokens"
+        text = self.task.prompt(examples[lengths.index(longest)])
+        named = f"the prompt {text[:60]!r}... has {longest} tokens"
         max_len, largest = self.config.sampling.max_len, max(self.config.data.prompt_buckets)
         room = self.structure.architecture.context - max_len
         if longest > room:
@@ -179,20 +189,23 @@ class Experiment:
 
         Every process encodes its own.
         """
-        longest = max(self.tokens(example) for example in (*examples, *like))
+        longest = max(self.lengths([*examples, *like]))
         own = self.tokenizer.encode_prompts([self.task.prompt(example) for example in self.rows.own(examples)])
         return self.rows.place(pad_to_bucket(own, self.config.data.prompt_buckets, longest))
 
     def buckets(self, examples: Sequence[Any]) -> list[int]:
         """The lengths that batches of these examples are padded to."""
-        return sorted({bucket_of(self.tokens(example), self.config.data.prompt_buckets) for example in examples})
+        return sorted({bucket_of(length, self.config.data.prompt_buckets) for length in set(self.lengths(examples))})
 
-    def tokens(self, example: Any) -> int:
-        """How many tokens an example's prompt has."""
-        prompt = self.task.prompt(example)
-        if prompt not in self._prompt_lengths:
-            self._prompt_lengths[prompt] = len(self.tokenizer.encode_prompt(prompt))
-        return self._prompt_lengths[prompt]
+    def lengths(self, examples: Sequence[Any]) -> list[int]:
+        """How many tokens each example's prompt has; none is tokenised twice."""
+        found: list[int] = []
+        for first in range(0, len(examples), _AT_ONCE):
+            prompts = [self.task.prompt(example) for example in examples[first : first + _AT_ONCE]]
+            fresh = [prompt for prompt in prompts if prompt not in self._prompt_lengths]
+            self._prompt_lengths.update(zip(fresh, map(len, self.tokenizer.encode_prompts(fresh)), strict=True))
+            found += map(self._prompt_lengths.__getitem__, prompts)
+        return found
 
     @functools.cached_property
     def _prompt_lengths(self) -> dict[str, int]:

@@ -121,7 +121,7 @@ def _read(task: Task, file: str, fields: Mapping[str, str | None]) -> list[Given
         raise UserError(f"--input names the examples: leave out {' and '.join(named)}")
     path = _STANDARD_INPUT if file == "-" else file
     given = []
-    for number, line in read_lines(path, "--input").items():
+    for number, line in read_lines(path, "--input"):
         where = f"--input: {path} line {number}"
         is_prompt = task.fields == ("prompt",) and not line.startswith("{")
         found = {"prompt": line} if is_prompt else parse_object(where, line)

@@ -20,8 +20,8 @@ WITHOUT_SUBJECT, DUPLICATE = "subject not in its fact", "duplicate"
 
 def read_edits(path: str) -> Iterator[Edit]:
     """The edits of a JSON array or of JSON lines; raises `UserError` with the place of what is none."""
-    lines = read_lines(path, "--input")
-    is_array = next(iter(lines.values())).startswith("[")
+    _, first = next(read_lines(path, "--input"))
+    is_array = first.startswith("[")
     for where, row in _entries(path) if is_array else read_objects(path, "--input"):
         yield read_edit(row, where)
 

@@ -107,7 +107,7 @@ class Validation:
         """What `measure` will call on the policy's behalf, to be compiled ahead."""
         experiment = self._experiment
         adapter, frozen, sharding = experiment.adapter, experiment.frozen, experiment.rows.sharding
-        (bucket,) = experiment.buckets([max(self._examples, key=experiment.tokens)])
+        bucket = experiment.buckets(self._examples)[-1]
         batch = experiment.config.eval.prompts_per_batch
         prompts = Prompts.shapes(batch, bucket, sharding)
         trajectories = Trajectories.shapes(batch * self._samples, experiment.config.sampling.max_len, sharding)

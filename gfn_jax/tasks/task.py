@@ -34,9 +34,9 @@ class Task(abc.ABC):
     def load(self) -> tuple[list[Any], list[Any]]:
         """Training and validation examples; here the lines of `data.path`."""
         data = self.config.data
-        lines = list(read_lines(data.path, "data.path").values())
+        lines = [line for _, line in read_lines(data.path, "data.path")]
         if data.val_path:
-            return lines, list(read_lines(data.val_path, "data.val_path").values())
+            return lines, [line for _, line in read_lines(data.val_path, "data.val_path")]
         return split(lines, data.val_prompts)
 
     def example(self, **fields: str) -> Any:

@@ -1,5 +1,6 @@
 """Prompt files, their split, their order, and token batches of few different shapes."""
 
+import functools
 import hashlib
 import itertools
 import json
@@ -14,24 +15,27 @@ from gfn_jax.errors import UserError
 from gfn_jax.types import Prompts
 
 
-def read_lines(path: str, key: str) -> dict[int, str]:
-    """The lines of a text file that are not blank, by their number (from 1), without the white space around them.
+def read_lines(path: str, key: str) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that are not blank, each after its number (from 1), without the white space around them.
 
     A byte-order mark at its beginning is no text. Raises `UserError`, naming the configuration's `key`, where there
     is nothing to read.
     """
     if not path:
         raise UserError(f"{key} is empty: name a file")
+    is_empty = True
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+        with Path(path).open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if text := line.strip():
+                    is_empty = False
+                    yield number, text
     except FileNotFoundError as error:
         raise UserError(f"{key}: there is no file {path}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{key}: {path} cannot be read as UTF-8 text: {error}") from error
-    kept = {number: line.strip() for number, line in enumerate(lines, start=1) if line.strip()}
-    if not kept:
+    if is_empty:
         raise UserError(f"{key}: {path} holds no line of text")
-    return kept
 
 
 def read_objects(path: str, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -39,7 +43,7 @@ def read_objects(path: str, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
     Raises `UserError`, naming `key` and line, where there is none.
     """
-    for number, line in read_lines(path, key).items():
+    for number, line in read_lines(path, key):
         where = f"{key}: {path} line {number}"
         yield where, parse_object(where, line)
 
@@ -94,8 +98,12 @@ def indices_of_step(step: int, batch: int, total: int, seed: int) -> np.ndarray:
     resumed run needs no cursor but its step.
     """
     positions = np.arange(step * batch, (step + 1) * batch)
-    orders = {epoch: np.random.default_rng([seed, epoch]).permutation(total) for epoch in np.unique(positions // total)}
-    return np.array([orders[position // total][position % total] for position in positions])
+    return np.array([_order(seed, position // total, total)[position % total] for position in positions.tolist()])
+
+
+@functools.lru_cache(maxsize=2)  # a step may reach into the next epoch
+def _order(seed: int, epoch: int, total: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(total)
 
 
 def bucket_of(length: int, buckets: Sequence[int]) -> int:

@@ -326,7 +326,7 @@ def test_a_terminator_of_several_tokens_and_a_bad_rule_are_refused(tokenizer):
 def test_lines_lose_their_white_space_and_blank_ones_go(tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_text("One two. \n\n   \n Three. Four.\t\n")
-    assert list(read_lines(str(file), "data.path").values()) == ["One two.", "Three. Four."]
+    assert list(read_lines(str(file), "data.path")) == [(1, "One two."), (4, "Three. Four.")]
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path):
@@ -339,10 +339,10 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
 def test_empty_and_missing_files_are_refused(tmp_path, content):
     file = tmp_path / "prompts.txt"
     with pytest.raises(UserError, match="there is no file"):
-        read_lines(str(file), "data.path")
+        list(read_lines(str(file), "data.path"))
     file.write_text(content)
     with pytest.raises(UserError, match="holds no line"):
-        read_lines(str(file), "data.path")
+        list(read_lines(str(file), "data.path"))
 
 
 @settings(max_examples=50, deadline=None)
@@ -389,6 +389,16 @@ def test_every_epoch_takes_every_example_once_in_a_new_order(total, batch, seed)
         assert collections.Counter(epoch.tolist()) == dict.fromkeys(range(total), 1)
     if total > 12:
         assert (epochs[0] != epochs[1]).any()
+
+
+def test_the_order_of_an_epoch_is_drawn_once_and_depends_on_seed_and_epoch_alone(monkeypatch):
+    total, batch, seed = 50, 8, 1_234
+    whole = np.concatenate([np.random.default_rng([seed, epoch]).permutation(total) for epoch in range(2)])
+    drawn, generator = [], np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda key: drawn.append(tuple(key)) or generator(key))
+    for step in range(12):
+        np.testing.assert_array_equal(indices_of_step(step, batch, total, seed), whole[step * batch :][:batch])
+    assert drawn == [(seed, 0), (seed, 1)]
 
 
 def test_rows_are_padded_to_the_smallest_bucket_that_holds_them():
