@@ -120,7 +120,7 @@ def base() -> ConfigDict:
             **_JUDGE,
         }
     )
-    config.reward.cache_size = 1_000_000  # answers, and judgements, that are remembered
+    config.reward.cache_mb = 256.0  # of memory, for the answers and for each judge's judgements: some 400,000 of them
 
     config.replay = ConfigDict()
     config.replay.backend = "memory"  # or redis: shared by processes; what either holds is in the checkpoints

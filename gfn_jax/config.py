@@ -151,7 +151,7 @@ class Reward(Section):
     hybrid: Hybrid
     answers: Answers
     nli: NLI
-    cache_size: Count
+    cache_mb: Positive
 
 
 class Replay(Section):

@@ -26,7 +26,7 @@ _NO_RESULT_DEPENDS_ON = (
         for key in ("device", "workers", "threads", "batch_size", "timeout_s", "attempts")
     ),
     "reward.answers.batch_size",
-    "reward.cache_size",
+    "reward.cache_mb",
 )
 SAFE_TO_CHANGE = (
     "mesh",
@@ -41,6 +41,7 @@ SAFE_TO_CHANGE = (
     "replay.backend",
     "replay.url",
     "replay.password_variable",
+    "reward.cache_mb",
     "tracking",
 )
 """Keys in which a run may differ from the one that its workdir holds, beside `WHERE_CONTENT_IS`."""

@@ -17,7 +17,7 @@ from gfn_jax.rewards.side_process import WorkerPool
 
 EMBEDDER = "gfn_jax.evaluation.embedder:Embedder"
 
-_REMEMBERED = 50_000  # texts, which several methods may come to
+_REMEMBERED_MB = 256.0  # of texts, which several methods may come to
 _KEYS = ("--sentence_model", "--sentence_label")
 
 
@@ -36,7 +36,7 @@ class EmbeddingDistance:
     """The mean cosine distance between a prompt's texts by their embeddings (Hu et al. 2024): 0 where all are equal."""
 
     def __init__(self, pool: WorkerPool, batch_size: int):
-        self._embeddings = Judgements[str](pool, "embed", batch_size, _REMEMBERED)
+        self._embeddings = Judgements[str](pool, "embed", batch_size, _REMEMBERED_MB)
 
     def __call__(self, texts: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
         embeddings = _by_prompt(self._embeddings, texts)
@@ -47,7 +47,7 @@ class AcceptableShare:
     """The share of a prompt's texts that a classifier takes for sentences, rather than not."""
 
     def __init__(self, pool: WorkerPool, batch_size: int):
-        self._log_p = Judgements[str](pool, "log_probabilities", batch_size, _REMEMBERED)
+        self._log_p = Judgements[str](pool, "log_probabilities", batch_size, _REMEMBERED_MB)
 
     def __call__(self, texts: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
         log_p = _by_prompt(self._log_p, texts)

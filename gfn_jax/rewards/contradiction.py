@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-from cachetools import LRUCache
 
 from gfn_jax.config import Answers
 from gfn_jax.models.parts import Weights
@@ -23,6 +22,7 @@ from gfn_jax.rewards.answering import Answer, Answerer
 from gfn_jax.rewards.judging import Judgements, JudgePool
 from gfn_jax.rewards.likelihood import make_log_likelihood
 from gfn_jax.rewards.protocol import Call, Components, Reward, RewardContext
+from gfn_jax.rewards.recent import Recent
 from gfn_jax.rewards.state_texts import state_texts
 from gfn_jax.text.templates import Template
 from gfn_jax.types import Prompts, Trajectories
@@ -69,8 +69,8 @@ class ContradictionReward(Reward):
             room=bare + context.config.sampling.max_len + 1,
         )
         self._log_likelihood = make_log_likelihood(context)
-        self._answers: LRUCache[str, Answer] = LRUCache(config.cache_size)
-        self._judgements = Judgements(pool, "log_contradiction", config.nli.batch_size, config.cache_size)
+        self._answers: Recent[str, Answer] = Recent(config.cache_mb)
+        self._judgements = Judgements(pool, "log_contradiction", config.nli.batch_size, config.cache_mb)
 
     def request(
         self, frozen: Weights, examples: Sequence[Claim], prompts: Prompts, trajectories: Trajectories
@@ -137,13 +137,14 @@ class ContradictionReward(Reward):
                 self._answer_prompt.fill(question=question, subject=claim.subject)
                 for claim, question in zip(claims, questions, strict=True)
             ]
-            unanswered = sorted({prompt for prompt in prompts if prompt not in self._answers})
+            answers = self._answers.find(prompts)
+            unanswered = sorted(set(prompts) - answers.keys())
             # Each process answers its own questions, as many as they are: on its own devices.
             own = self._context.rows.on_this_process(frozen)
             fresh = dict(zip(unanswered, self._answerer.answer(own, unanswered), strict=True))
-            answers = [fresh[prompt] if prompt in fresh else self._answers[prompt] for prompt in prompts]
-            self._answers.update(fresh)
-            return answers
+            self._answers.keep(fresh)
+            answers |= fresh
+            return [answers[prompt] for prompt in prompts]
 
     def _judge(self, claims: Sequence[Claim], answers: Sequence[Answer]) -> Callable[[], list[float]]:
         """Sends (fact, answer)s to the workers; calling the result waits for what they say."""

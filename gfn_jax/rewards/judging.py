@@ -5,10 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from cachetools import LRUCache
-
 from gfn_jax.config import Judge
 from gfn_jax.models.hf_files import classifier_sha256, find_classifier
+from gfn_jax.rewards.recent import Recent
 from gfn_jax.rewards.side_process import Job, WorkerPool
 
 CLASSIFIER = "gfn_jax.rewards.classifier:Classifier"
@@ -52,19 +51,32 @@ class JudgePool(WorkerPool):
 class Judgements(Generic[Item]):
     """What a method of the workers' says of texts, or of pairs; none is asked about twice while the cache lasts."""
 
-    def __init__(self, pool: WorkerPool, method: str, batch_size: int, cache_size: int):
+    def __init__(self, pool: WorkerPool, method: str, batch_size: int, cache_mb: float):
         self._pool, self._method, self._batch_size = pool, method, batch_size
-        self._jobs: LRUCache[Item, tuple[Job, int]] = LRUCache(cache_size)
+        self._known: Recent[Item, Any] = Recent(cache_mb)
+        self._under_way: dict[Item, tuple[Job, int]] = {}
 
     def request(self, items: Sequence[Item]) -> Callable[[], list[Any]]:
         """Sends what was not sent before to the workers; calling the result waits for what they say of all items."""
-        fresh = {item for item in items if item not in self._jobs}
+        waiting = {item: sent for item in items if (sent := self._under_way.get(item))}
+        known = self._known.find(item for item in items if item not in waiting)
+        fresh = {item for item in items if item not in waiting and item not in known}
         # Neighbours in length share a batch, which the longest of them pads.
         ordered = sorted(fresh, key=lambda item: (sum(map(len, item)), item))
-        jobs = {item: self._jobs[item] for item in items if item not in fresh}
         for first in range(0, len(ordered), self._batch_size):
             batch = ordered[first : first + self._batch_size]
             job = self._pool.submit(self._method, batch)
-            jobs.update((item, (job, place)) for place, item in enumerate(batch))
-        self._jobs.update(jobs)
-        return lambda: [job.result()[place] for job, place in map(jobs.__getitem__, items)]
+            waiting.update((item, (job, place)) for place, item in enumerate(batch))
+        self._under_way.update(waiting)
+
+        def said() -> list[Any]:
+            # A job holds its whole batch: once it has said something, that alone is kept.
+            of_jobs = {item: job.result()[place] for item, (job, place) in dict(waiting).items()}
+            known.update(of_jobs)
+            self._known.keep(of_jobs)
+            for item in of_jobs:
+                self._under_way.pop(item, None)
+            waiting.clear()
+            return [known[item] for item in items]
+
+        return said

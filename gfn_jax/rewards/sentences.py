@@ -37,8 +37,8 @@ class SentenceReward(Reward):
         self._pool, self._judge = None, _judge_form
         if config.name_or_path:
             self._pool = JudgePool(CLASSIFIER, config, _KEYS[0], label=config.label, keys=_KEYS)
-            cache_size = context.config.reward.cache_size
-            self._judge = Judgements[str](self._pool, "log_probabilities", config.batch_size, cache_size).request
+            cache_mb = context.config.reward.cache_mb
+            self._judge = Judgements[str](self._pool, "log_probabilities", config.batch_size, cache_mb).request
 
     def request(
         self, frozen: Weights, examples: Sequence[Any], prompts: Prompts, trajectories: Trajectories
