@@ -68,7 +68,8 @@ def _train(prepared: Prepared, console: Console) -> bool:
         console.print(f"going on after step {start}, from the checkpoint in {workdir}")
     seeds = _fill(buffer, begin, workdir)
     validation = prepared.validation
-    before = after = validation.measure(experiment.adapter)
+    known = validation.recorded(workdir, 0) if restored else None  # else its files begin again, as the run does
+    before = after = known or validation.measure(experiment.adapter)
     console.print(prepared.warm_up.wait())
     with distributed.in_agreement():
         if config.train.keep_best and config.train.keep_best not in before.summary():

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from gfn_jax.config import Config, Section
 from gfn_jax.errors import TrainingError, UserError
+from gfn_jax.evaluation.validation import Validation
 from gfn_jax.experience import make_buffer
 from gfn_jax.experiment import Examples, build
 from gfn_jax.rewards.likelihood import LikelihoodReward
@@ -181,13 +182,19 @@ def test_before_training_the_policy_is_the_frozen_model(finished):
         assert row["log_pf"] > row["log_likelihood"]  # the masks and the support only take away from others
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(finished, tmp_path):
-    workdir, _ = finished
+def test_a_resumed_run_equals_an_uninterrupted_one(finished, tmp_path, monkeypatch):
+    """And it does not measure again what its files have: the untrained policy."""
+    workdir, printed = finished
     resumed = tmp_path / "resumed"
     shutil.copytree(workdir, resumed)
     shutil.rmtree(resumed / "checkpoints" / "4")
+    measured, measure = [], Validation.measure
+    monkeypatch.setattr(Validation, "measure", lambda *given: measured.append(given) or measure(*given))
     output = run(short_config(), resumed)
     assert "going on after step 2" in output
+    assert len(measured) == 1
+    tables = [said[said.index("On 5 examples") : said.index("the report is in")] for said in (output, printed)]
+    assert tables[0] == tables[1]
     jax.tree.map(
         np.testing.assert_array_equal, final_adapter(short_config(), resumed), final_adapter(short_config(), workdir)
     )

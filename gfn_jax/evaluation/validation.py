@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ import numpy as np
 from gfn_jax.evaluation.distribution import Targets, exact_distributions
 from gfn_jax.evaluation.diversity import distinct_share, mean_edit_distance
 from gfn_jax.evaluation.probes import describe_samples
+from gfn_jax.evaluation.recorded import Measured, read_measured
 from gfn_jax.experiment import Experiment
 from gfn_jax.models.parts import Weights
 from gfn_jax.policy.sampler import sample
@@ -50,10 +52,6 @@ class Measurement:
         """The figures averaged over prompts, and the variance's median."""
         means = {name: float(values.mean()) for name, values in self.per_prompt.items()}
         return means | {"mixture_log_ratio_var_median": float(np.median(self.per_prompt["mixture_log_ratio_var"]))}
-
-
-_Measured = tuple[dict[str, list[float]], list[dict[str, Any]], list[dict[str, Any]]]
-"""This process's figures, probes and distributions of a batch; figures and distributions of repeated prompts too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +154,16 @@ class Validation:
             distributions += itertools.islice(exact, batch.real)
         return Measurement({name: np.array(values) for name, values in figures.items()}, probes, distributions)
 
+    def recorded(self, workdir: Path, step: int) -> Measurement | None:
+        """What `measure` gave at a step, by the run's files; None where they do not have all of it."""
+        count, probes = len(self._examples), self._experiment.config.eval.probes
+        rows = {"probes": min(probes, count) * self._samples, "distributions": count if self._exact else 0}
+        found = distributed.of_main(read_measured(workdir, step, **rows) if distributed.is_main() else None)
+        if found is None:
+            return None
+        figures, samples, distributions = found
+        return Measurement({name: np.array(values) for name, values in figures.items()}, samples, distributions)
+
     def _draw_batch(
         self, adapter: Weights, number: int, batch: _Batch
     ) -> tuple[Trajectories, Scores, Callable[[], Components]]:
@@ -166,7 +174,8 @@ class Validation:
 
     def _measure_batch(
         self, adapter: Weights, batch: _Batch, drawn: tuple[Trajectories, Scores, Callable[[], Components]]
-    ) -> _Measured:
+    ) -> Measured:
+        """Of this process's rows; figures and distributions are of repeated prompts too."""
         experiment, frozen = self._experiment, self._experiment.frozen
         trajectories, scores, request = drawn
         components = request()
