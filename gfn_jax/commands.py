@@ -20,6 +20,11 @@ TRUST_TASK = (
 
 OF_FLAGS = (flags.Error, AttributeError, KeyError, ValueError, TypeError, NameError, ImportError)
 """What flags that are wrong end in, those that override a configuration's keys included."""
+OVERRIDE = (
+    "KEY=VALUE: a key of the run's configuration that is another here, such as mesh.data=4 (the run is opened on one "
+    "device unless told otherwise) or reward.nli.device=cpu; an unknown key lists those that may be"
+)
+"""What the flag `override` is, of the commands that open a finished run."""
 
 _is_one_of_several = False
 

@@ -1,6 +1,7 @@
 """Compares a trained policy with the decoding baselines of its frozen model, on the validation examples.
 
 python -m gfn_jax.evaluate --workdir runs/NAME [--n 8] [--prompts 100] [--methods "GFlowNet,sampling,beam 8"]
+    [--override mesh.data=4]
 """
 
 from pathlib import Path
@@ -37,6 +38,7 @@ _SENTENCE_LABEL = flags.DEFINE_string(
     "",
     "its label for what it accepts, by name or index; by default the run's reward.sentences.label",
 )
+_OVERRIDE = flags.DEFINE_multi_string("override", [], commands.OVERRIDE)
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "whose policy: best (by the figure train.keep_best), last, or a step"
 )
@@ -59,6 +61,7 @@ def main() -> None:
         Console(),
         judges,
         _CHECKPOINT.value,
+        _OVERRIDE.value,
         trust_task=_TRUST_TASK.value,
     )
 

@@ -42,19 +42,21 @@ def evaluate(
     console: Console,
     judges: Judges = RUNS_OWN,
     checkpoint: str = BEST,
+    overrides: Sequence[str] = (),
     *,
     trust_task: bool = False,
 ) -> None:
     """Measures the methods with these names, or all; prints a table and leaves all figures in `evaluation.json`.
 
     The reference is drawn from as many `candidates` of the frozen model's for each prompt; without any there is none.
-    What models say of the texts is measured where `judges` or the configuration name them.
+    What models say of the texts is measured where `judges` or the configuration name them. `overrides` are of
+    `read_finished_config`.
 
     Raises `UserError` where the run has no checkpoint, or its data has changed, or there is no such method.
     """
     if samples < 2:
         raise UserError(f"--n {samples}: a prompt needs 2 samples or more")
-    config = read_finished_config(workdir, trust_task=trust_task)
+    config = read_finished_config(workdir, overrides, trust_task=trust_task)
     every = [*all_methods(samples, config.reward.temperature_end), *([Resampling(candidates)] if candidates else [])]
     methods = choose(every, names, "--methods") or every
     examples = Examples.load(config)

@@ -1,6 +1,7 @@
 """Exports a trained policy as a PEFT adapter, or with --merged as a whole Hugging Face model.
 
 python -m gfn_jax.export --workdir runs/NAME --out DIR [--merged [--dtype bfloat16]] [--checkpoint last]
+    [--override mesh.model=4]
 """
 
 from pathlib import Path
@@ -16,6 +17,7 @@ _MERGED = flags.DEFINE_bool("merged", False, "write a whole model, with the adap
 _DTYPE = flags.DEFINE_enum(
     "dtype", "float32", ["float32", "bfloat16", "float16"], "of a merged model; in fewer bits the adapter is rounded"
 )
+_OVERRIDE = flags.DEFINE_multi_string("override", [], commands.OVERRIDE)
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "whose policy: best (by the figure train.keep_best), last, or a step"
 )
@@ -31,9 +33,11 @@ def main() -> None:
     if _DTYPE.present and not _MERGED.value:
         raise UserError("--dtype is of a merged model; an adapter is always in float32: add --merged, or leave it out")
     if _MERGED.value:
-        export_merged(workdir, out, _DTYPE.value, _CHECKPOINT.value, Console(), trust_task=_TRUST_TASK.value)
+        export_merged(
+            workdir, out, _DTYPE.value, _CHECKPOINT.value, Console(), _OVERRIDE.value, trust_task=_TRUST_TASK.value
+        )
     else:
-        export_adapter(workdir, out, _CHECKPOINT.value, Console(), trust_task=_TRUST_TASK.value)
+        export_adapter(workdir, out, _CHECKPOINT.value, Console(), _OVERRIDE.value, trust_task=_TRUST_TASK.value)
 
 
 if __name__ == "__main__":

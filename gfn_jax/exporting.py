@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,20 @@ from gfn_jax.trained_run import TrainedRun, open_run, read_finished_config
 _LARGEST_FILE = 5 * 10**9
 
 
-def export_adapter(workdir: Path, out: Path, checkpoint: str, console: Console, *, trust_task: bool = False) -> None:
-    """Writes a checkpoint's adapter (`open_run`) as a PEFT directory.
+def export_adapter(
+    workdir: Path,
+    out: Path,
+    checkpoint: str,
+    console: Console,
+    overrides: Sequence[str] = (),
+    *,
+    trust_task: bool = False,
+) -> None:
+    """Writes a checkpoint's adapter (`open_run`) as a PEFT directory; `overrides` are of `read_finished_config`.
 
     Raises `UserError` where the run has no checkpoint, its frozen model is a random one, or `out` is there.
     """
-    config = read_finished_config(workdir, trust_task=trust_task)
+    config = read_finished_config(workdir, overrides, trust_task=trust_task)
     if config.model.random_init:
         raise UserError(
             f"the frozen model of {workdir} is random (model.random_init), and an adapter is nothing without it: "
@@ -54,10 +62,17 @@ def export_adapter(workdir: Path, out: Path, checkpoint: str, console: Console, 
 
 
 def export_merged(
-    workdir: Path, out: Path, dtype: str, checkpoint: str, console: Console, *, trust_task: bool = False
+    workdir: Path,
+    out: Path,
+    dtype: str,
+    checkpoint: str,
+    console: Console,
+    overrides: Sequence[str] = (),
+    *,
+    trust_task: bool = False,
 ) -> None:
     """Writes a checkpoint's policy as a whole causal language model in `dtype`; raises `UserError` likewise."""
-    config = read_finished_config(workdir, trust_task=trust_task)
+    config = read_finished_config(workdir, overrides, trust_task=trust_task)
     with _written_whole(out) as directory, open_run(workdir, config, checkpoint, judged=False) as run:
         structure = run.experiment.structure
         weights = merge(structure, run.snapshot.state.adapter, run.experiment.frozen, jnp.dtype(dtype))

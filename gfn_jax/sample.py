@@ -41,6 +41,7 @@ _TEMPERATURE = flags.DEFINE_float(
 _JSON = flags.DEFINE_bool(
     "json", False, "print nothing but JSON lines, one for each continuation, with all terms of log R"
 )
+_OVERRIDE = flags.DEFINE_multi_string("override", [], commands.OVERRIDE)
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "whose policy: best (by the figure train.keep_best), last, or a step"
 )
@@ -62,6 +63,7 @@ def main() -> None:
         wanted,
         Console(),
         as_json=_JSON.value,
+        overrides=_OVERRIDE.value,
         trust_task=_TRUST_TASK.value,
     )
 

@@ -24,6 +24,7 @@ from gfn_jax.policy.sampler import Behaviour
 from gfn_jax.policy.scorer import score
 from gfn_jax.rewards.protocol import Components
 from gfn_jax.runtime.keys import Purpose, key_for
+from gfn_jax.runtime.mesh import batch_size
 from gfn_jax.tasks import Task, make_task
 from gfn_jax.text.prompts import pad_to_bucket, parse_object, read_lines
 from gfn_jax.trained_run import BEST, TrainedRun, open_run, read_finished_config
@@ -78,14 +79,15 @@ def print_samples(
     console: Console,
     *,
     as_json: bool,
+    overrides: Sequence[str] = (),
     trust_task: bool = False,
 ) -> None:
     """Prints continuations of the example with these `fields`, or of those in a `file`, as soon as they are drawn.
 
-    They are tables or, alone on the standard output, JSON lines. Raises `UserError` where the run has no such
-    checkpoint, an example is none, or there is no such method.
+    They are tables or, alone on the standard output, JSON lines. `overrides` are of `read_finished_config`. Raises
+    `UserError` where the run has no such checkpoint, an example is none, or there is no such method.
     """
-    config = read_finished_config(workdir, trust_task=trust_task)
+    config = read_finished_config(workdir, overrides, trust_task=trust_task)
     method = _method(config, wanted)
     task = make_task(config)
     given = _read(task, file, fields) if file else [Given("", task.check_example(fields))]
@@ -159,7 +161,8 @@ class _Sampler:
 
     def sample(self, examples: Sequence[Any]) -> Iterator[tuple[Any, list[Sample]]]:
         """Every example with its continuations, likeliest first; with fewer where there are no more."""
-        size = min(self._experiment.config.eval.prompts_per_batch, len(examples))
+        ways = batch_size(self._experiment.mesh)
+        size = min(self._experiment.config.eval.prompts_per_batch, -(-len(examples) // ways) * ways)
         for number, start in enumerate(range(0, len(examples), size)):
             yield from self._sample_batch(number, examples[start : start + size], size)
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from gfn_jax.config import Config, Mesh, beginning_from
 from gfn_jax.config_reading import read_run_config
 from gfn_jax.errors import UserError
 from gfn_jax.experiment import Experiment, build
+from gfn_jax.overrides import with_overrides
 from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot, saved_steps
 from gfn_jax.tasks import check_is_own
 
@@ -31,9 +32,10 @@ class TrainedRun(NamedTuple):
         return [*passed_over, f"checkpoint {self.snapshot.step} is used: {self.reason}"]
 
 
-def read_finished_config(workdir: Path, *, trust_task: bool = False) -> Config:
-    """The configuration of a run that has a checkpoint, for one device; what the run began from is not needed.
+def read_finished_config(workdir: Path, overrides: Sequence[str] = (), *, trust_task: bool = False) -> Config:
+    """The configuration of a run that has a checkpoint, for one device unless `overrides` (KEY=VALUE) name a mesh.
 
+    What the run began from is not needed, nor its microbatches, which need not fit the mesh: nothing is trained.
     Raises `UserError` where its task is code from elsewhere, which making it would run, unless `trust_task`.
     """
     config = read_run_config(workdir)
@@ -41,7 +43,9 @@ def read_finished_config(workdir: Path, *, trust_task: bool = False) -> Config:
         check_is_own(config, workdir / "config.json")
     if not saved_steps(workdir / "checkpoints"):
         raise UserError(f"{workdir} holds no checkpoint yet")
-    return beginning_from("", config).model_copy(update={"mesh": Mesh(data=1, model=1, fsdp=False)})
+    train = config.train.model_copy(update={"microbatch_prompts": config.train.prompts_per_step})
+    alone = {"mesh": Mesh(data=1, model=1, fsdp=False), "train": train}
+    return with_overrides(beginning_from("", config).model_copy(update=alone), overrides)
 
 
 @contextlib.contextmanager

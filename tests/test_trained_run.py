@@ -1,5 +1,6 @@
 """Which checkpoint a trained run is opened at, and one clear line where it cannot be opened."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -7,11 +8,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import ROOT, run, short_config
 from rich.console import Console
 from run_files import json_lines
+from safetensors.numpy import load_file
 
+from gfn_jax.config_reading import flat
 from gfn_jax.errors import UserError
 from gfn_jax.evaluating import evaluate
 from gfn_jax.exporting import export_adapter, export_merged
@@ -152,6 +156,74 @@ def test_the_export_and_its_card_are_of_the_best(finished, tmp_path):
     assert f"| {of_its_step['val/elbo']:.4g} |" in card
 
 
+def rows_of(workdir, *overrides):
+    out = io.StringIO()
+    wanted = Wanted(count=3, checkpoint="last")
+    print_samples(workdir, FIELDS, "", wanted, Console(file=out, width=9), as_json=True, overrides=overrides)
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("overrides", [["mesh.data=4"], ["mesh.data=2", "mesh.model=2", "mesh.fsdp=true"]])
+def test_a_run_is_sampled_on_any_mesh_to_the_same_texts(finished, overrides):
+    """One prompt, on a mesh that splits prompts, of a run whose microbatches of two would not fit it."""
+    for one, other in zip(rows_of(finished), rows_of(finished, *overrides), strict=True):
+        assert other["continuation"] == one["continuation"]
+        assert other["log_pf"] == pytest.approx(one["log_pf"], rel=1e-4)
+        assert other["log_r"] == pytest.approx(one["log_r"], rel=1e-4)
+
+
+def test_a_run_is_compared_and_exported_on_a_mesh_as_on_one_device(workdir, tmp_path):
+    found = []
+    for number, overrides in enumerate([[], ["mesh.data=2", "mesh.model=2", "eval.prompts_per_batch=2"]]):
+        evaluate(workdir, 2, 4, ["GFlowNet", "beam 2"], 0, Console(quiet=True), overrides=overrides)
+        found.append(json.loads((workdir / "evaluation.json").read_text())["methods"])
+        export_merged(workdir, tmp_path / f"{number}", "float32", "best", Console(quiet=True), overrides)
+    searched = [methods[1] for methods in found]  # what is drawn depends on how many prompts are drawn for together
+    assert searched[0]["name"] == "beam 2"
+    assert searched[0]["texts"] == searched[1]["texts"]
+    for methods in found:
+        assert all(len(figure["per_prompt"]) == 4 for method in methods for figure in method["figures"].values())
+    tensors = [load_file(tmp_path / f"{number}" / "model.safetensors") for number in range(2)]
+    assert tensors[0].keys() == tensors[1].keys()
+    for name, tensor in tensors[0].items():
+        np.testing.assert_allclose(tensors[1][name], tensor, atol=1e-6)
+
+
+def test_what_does_not_fit_the_devices_is_one_line(finished):
+    with pytest.raises(UserError, match=r"^the mesh 8 x 1 \(data x model\) does not fit the 4 devices here$"):
+        rows_of(finished, "mesh.data=8")
+
+
+def test_overrides_change_only_where_and_how_fast(finished):
+    own = read_finished_config(finished)
+    elsewhere = ["mesh.data=-1", "reward.nli.device=cuda:1", "reward.nli.timeout_s=5", "eval.prompts_per_batch=8"]
+    changed = dict(flat(read_finished_config(finished, elsewhere).model_dump()))
+    differing = {key: value for key, value in changed.items() if dict(flat(own.model_dump()))[key] != value}
+    assert differing == {
+        "mesh.data": -1,
+        "reward.nli.device": "cuda:1",
+        "reward.nli.timeout_s": 5.0,
+        "eval.prompts_per_batch": 8,
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=3", r"^--override seed=3: seed is the run's own; there are mesh\.data, .*, reward\.nli\.device, "),
+        ("mesh=4", "^--override mesh=4: mesh is the run's own; there are"),
+        ("mesh.dat=4", r"^--override mesh\.dat=4: mesh\.dat is unknown; did you mean mesh\.data\?; there are "),
+        ("mesh.data", r"^--override mesh\.data: write it as KEY=VALUE, such as mesh\.data=4$"),
+        ("mesh.data=four", r"^--override: mesh\.data: .*integer.* \(it is 'four'\)$"),
+        ("reward.nli.batch_size=12", r"^--override: reward\.nli\.batch_size: .*multiple of 8"),
+    ],
+)
+def test_an_override_that_is_none_is_one_clear_line(finished, override, message):
+    with pytest.raises(UserError, match=message) as error:
+        read_finished_config(finished, ["mesh.model=1", override])
+    assert "\n" not in str(error.value)
+
+
 def never_saved(workdir):
     shutil.rmtree(workdir / "checkpoints")
 
@@ -220,9 +292,9 @@ def test_a_run_that_cannot_be_opened_is_one_clear_line(workdir, tmp_path, comman
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["gfn_jax.sample", "--prompt=Mara walked to the market."],
-        ["gfn_jax.export", "--merged", "--out={place}/out"],
-        ["gfn_jax.evaluate", "--n=2"],
+        ["gfn_jax.sample", "--prompt=Mara walked to the market.", "--override=mesh.data=2"],
+        ["gfn_jax.export", "--merged", "--out={place}/out", "--override=mesh.data=2", "--override=mesh.model=2"],
+        ["gfn_jax.evaluate", "--n=2", "--override=mesh.model=2"],
     ],
 )
 def test_the_commands_say_that_one_line_alone_and_exit_with_2(workdir, tmp_path, arguments):

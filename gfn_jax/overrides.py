@@ -1,0 +1,34 @@
+"""Keys of a finished run that may be others where it is opened again: where and how fast it is computed, not what."""
+
+from collections.abc import Sequence
+
+from gfn_jax.config import Config
+from gfn_jax.config_reading import known_keys, nearest_key, parse_config
+from gfn_jax.errors import UserError
+
+_OF_WORKERS = ("device", "workers", "threads", "batch_size", "timeout_s", "attempts")
+SAFE_TO_OVERRIDE = (
+    *("mesh.data", "mesh.model", "mesh.fsdp", "eval.prompts_per_batch", "reward.cache_mb"),
+    *(f"reward.{judge}.{key}" for judge in ("nli", "sentences") for key in _OF_WORKERS),
+)
+
+
+def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
+    """The configuration with each KEY=VALUE; raises `UserError` where one is none, or not of a key that may change."""
+    raw = config.model_dump()
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise UserError(f"--override {override}: write it as KEY=VALUE, such as mesh.data=4")
+        if key not in SAFE_TO_OVERRIDE:
+            reason = "is the run's own" if key in known_keys() else f"is unknown{nearest_key(key)}"
+            raise UserError(f"--override {override}: {key} {reason}; there are {', '.join(SAFE_TO_OVERRIDE)}")
+        *sections, name = key.split(".")
+        section = raw
+        for each in sections:
+            section = section[each]
+        section[name] = value
+    try:
+        return parse_config(raw)
+    except UserError as error:
+        raise UserError(f"--override: {error}") from error
