@@ -130,6 +130,7 @@ def base() -> ConfigDict:
     config.replay.fraction = 0.0  # of samples_per_prompt, rounded: rows that are remembered instead of drawn
     config.replay.sampling = "uniform"  # or reward: those of a prompt in proportion to R at the end temperature
     config.replay.capacity = 50  # most continuations of a prompt; the best stay
+    config.replay.total = 200_000  # most of all prompts, about 0.5 GB; those offered some longest ago are forgotten
     config.replay.min_edit_distance = 0.25  # of words, as a share: nearer than this counts as the same
 
     config.train = ConfigDict()

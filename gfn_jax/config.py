@@ -161,6 +161,7 @@ class Replay(Section):
     fraction: Annotated[float, Field(ge=0, lt=1)]
     sampling: Literal["uniform", "reward"]
     capacity: Count
+    total: Count
     min_edit_distance: Share
 
     @field_validator("url")
@@ -168,6 +169,12 @@ class Replay(Section):
     def _without_password(cls, url: str) -> str:
         check_url(url)
         return url
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Replay":
+        if self.capacity > self.total:
+            raise ValueError(f"capacity {self.capacity}, of a prompt, is greater than total {self.total}, of all")
+        return self
 
 
 class Train(Section):

@@ -19,7 +19,7 @@ WHERE_CONTENT_IS = (
 )
 """Keys that name what a run depends on by its content (`Experiment.content`), wherever it lies."""
 
-_NO_RESULT_DEPENDS_ON = (
+OF_THE_MACHINE = (
     *(
         f"reward.{judge}.{key}"
         for judge in ("nli", "sentences")
@@ -28,9 +28,11 @@ _NO_RESULT_DEPENDS_ON = (
     "reward.answers.batch_size",
     "reward.cache_mb",
 )
+"""Keys that no result depends on, as one machine has them and another not."""
+
 SAFE_TO_CHANGE = (
     "mesh",
-    *_NO_RESULT_DEPENDS_ON,
+    *OF_THE_MACHINE,
     "train.steps",
     "train.checkpoint_every",
     "train.keep_checkpoints",

@@ -5,7 +5,8 @@ entries become rows. No reward is computed for them: entries hold its untempered
 Every process draws and remembers its own rows; a buffer that is not shared is offered everyone's.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from gfn_jax.experiment import Experiment
 from gfn_jax.replay.admission import Admission, Outcome
 from gfn_jax.replay.buffer import ReplayBuffer, Troubles, choose
 from gfn_jax.replay.entry import Entry
+from gfn_jax.replay.ledger import Ledger
 from gfn_jax.replay.memory import MemoryReplay
 from gfn_jax.replay.redis import RedisReplay, connect
 from gfn_jax.rewards.protocol import Components
@@ -39,12 +41,15 @@ class Experience:
     """Draws a step's remembered rows, and remembers its fresh ones."""
 
     def __init__(self, experiment: Experiment, buffer: ReplayBuffer):
+        """Takes over the buffer with what it holds, in the main process where it is shared."""
         self._experiment, self._buffer = experiment, buffer
         self._count = experiment.config.replayed_per_prompt
         self._is_word_V = np.asarray(experiment.rules.is_word_V)
         self._log_r = jax.jit(experiment.final_log_r, out_shardings=experiment.rows.sharding)
         self._drawn: list[list[Entry]] = []
         self._outcome, self._troubles, self._step, self._unusable = Outcome(), Troubles(), 0, 0
+        self._ledger = Ledger(experiment.config.replay.total)  # the same in every process
+        self._enter(distributed.of_main(buffer.sizes()) if buffer.is_shared else buffer.sizes())
 
     def draw(self, step: int, examples: Sequence[Any]) -> None:
         """Takes the remembered rows of an optimiser step (from 0) out of the buffer."""
@@ -119,6 +124,13 @@ class Experience:
             if self._buffer.is_shared:
                 offered = {prompt: offered[prompt] for prompt, index in first.items() if index == jax.process_index()}
             self._outcome = self._buffer.offer(offered)
+            sizes = self._buffer.sizes(offered)
+            shares = distributed.gather(sizes) if self._buffer.is_shared else [sizes]
+            self._enter(itertools.chain.from_iterable(shares))
+
+    def snapshot(self) -> np.ndarray:
+        """The buffer's, from which an experience goes on as this one does; for the main process alone."""
+        return self._buffer.snapshot(self._ledger.prompts)
 
     def statistics(self) -> dict[str, float]:
         """Figures of the last step in all processes: what was replayed in it, and what became of what it offered.
@@ -157,6 +169,11 @@ class Experience:
             "size": float(self._buffer.size if distributed.is_main() else 0),
             **{name: total[name] for name in (*Outcome._fields, "unreadable", "unshared")},
         }
+
+    def _enter(self, sizes: Iterable[tuple[str, int]]) -> None:
+        """Takes what prompts have now, which were offered something, and keeps the total bounded."""
+        if forgotten := self._ledger.enter(sizes):
+            self._buffer.forget(forgotten, everywhere=distributed.is_main())
 
     @property
     def _is_in_charge(self) -> bool:

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from gfn_jax.config import Config
-from gfn_jax.config_reading import known_keys, nearest_key, parse_config
+from gfn_jax.config_reading import OF_THE_MACHINE, WHERE_CONTENT_IS, known_keys, nearest_key, parse_config
 from gfn_jax.errors import UserError
 
-_OF_WORKERS = ("device", "workers", "threads", "batch_size", "timeout_s", "attempts")
 SAFE_TO_OVERRIDE = (
-    *("mesh.data", "mesh.model", "mesh.fsdp", "eval.prompts_per_batch", "reward.cache_mb"),
-    *(f"reward.{judge}.{key}" for judge in ("nli", "sentences") for key in _OF_WORKERS),
+    *("mesh.data", "mesh.model", "mesh.fsdp", "eval.prompts_per_batch"),
+    *OF_THE_MACHINE,
+    *WHERE_CONTENT_IS,
 )
 
 

@@ -50,6 +50,11 @@ def seed_replay(config: Config, workdir: Path, pool: Path, console: Console) -> 
         known = {experiment.task.prompt(example): example for example in examples.train}
         refused: Counter[str] = Counter()
         candidates = list(_read(pool, experiment, known, refused))
+        if len(candidates) > config.replay.total:
+            raise UserError(
+                f"--pool has {len(candidates)} continuations for this run, more than replay.total = "
+                f"{config.replay.total}: leave some out"
+            )
         seeds = MemoryReplay(Admission(config.replay.capacity, config.replay.min_edit_distance))
         for example, entry in _score(experiment, candidates, console):
             if entry is None:

@@ -56,7 +56,6 @@ def _train(prepared: Prepared, console: Console) -> bool:
     buffer, checkpoints, fresh = prepared.buffer, prepared.checkpoints, prepared.beginning
     config, stopwatch = experiment.config, experiment.stopwatch
     functions, frozen = experiment.functions, experiment.frozen
-    experience = Experience(experiment, buffer)
     with distributed.in_agreement():
         restored, faults = checkpoints.restore_latest(fresh)
     for step, fault in faults.items():
@@ -67,6 +66,7 @@ def _train(prepared: Prepared, console: Console) -> bool:
     if restored:
         console.print(f"going on after step {start}, from the checkpoint in {workdir}")
     seeds = _fill(buffer, begin, workdir)
+    experience = Experience(experiment, buffer)
     validation = prepared.validation
     known = validation.recorded(workdir, 0) if restored else None  # else its files begin again, as the run does
     before = after = known or validation.measure(experiment.adapter)
@@ -112,7 +112,7 @@ def _train(prepared: Prepared, console: Console) -> bool:
             wish = next(filter(None, distributed.gather(interruption.requested)), "") if not is_last else ""
             if (step + 1) % config.train.checkpoint_every == 0 or is_best or is_last or wish:
                 tracker.flush()
-                replay = buffer.snapshot() if distributed.is_main() else NOTHING  # the main process saves it
+                replay = experience.snapshot() if distributed.is_main() else NOTHING  # the main process saves it
                 checkpoints.save(Snapshot(state, pipeline.waiting, replay, seeds), figures)
             if wish:
                 console.print(f"stopped by {wish} after step {step + 1}; the same command goes on")

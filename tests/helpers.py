@@ -100,6 +100,8 @@ def short_config(**overrides: Any) -> Config:
         "sampling__max_len": 7,
         "sampling__support_min_p": 0.01,
         "replay__fraction": 0.3,
+        "replay__capacity": 10,
+        "replay__total": 12,  # so that the last steps forget the first ones' prompts
         "train__steps": 4,
         "train__prompts_per_step": 4,
         "train__microbatch_prompts": 2,

@@ -60,6 +60,16 @@ def test_a_pool_that_is_none_is_refused_by_line(tmp_path, line, message):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_pool_with_more_than_the_buffer_holds_is_refused(tmp_path):
+    settings = short_config()
+    (prompt,) = Examples.load(settings).of_step(0, 1)
+    line = json.dumps({"prompt": prompt, "continuation": "He sat."}) + "\n"
+    (tmp_path / "pool.jsonl").write_text(line * (settings.replay.total + 1))
+    with pytest.raises(UserError, match=r"^--pool has 13 continuations .*more than replay\.total = 12: leave"):
+        seed_replay(settings, tmp_path / "run", tmp_path / "pool.jsonl", Console(quiet=True))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_that_replays_nothing_takes_no_seeds(tmp_path):
     with pytest.raises(UserError, match=r"replay\.fraction is 0"):
         seed_replay(short_config(replay__fraction=0.0), tmp_path / "run", tmp_path / "pool.jsonl", Console(quiet=True))

@@ -1,7 +1,7 @@
 """What every replay buffer offers, wherever it keeps its entries."""
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,12 +34,23 @@ class ReplayBuffer(abc.ABC):
         """Takes in what is worth it, prompt by prompt."""
 
     @abc.abstractmethod
-    def snapshot(self) -> np.ndarray:
-        """All that is kept, as bytes [length]."""
+    def sizes(self, prompts: Iterable[str] | None = None) -> list[tuple[str, int]]:
+        """How many continuations these prompts have, or all, as far as this process has seen."""
+
+    @abc.abstractmethod
+    def forget(self, prompts: Sequence[str], *, everywhere: bool = True) -> None:
+        """Drops all that these prompts have; what is elsewhere goes only with `everywhere`.
+
+        Of a shared buffer's processes each forgets the same ones, one of them everywhere.
+        """
+
+    @abc.abstractmethod
+    def snapshot(self, order: Iterable[str] = ()) -> np.ndarray:
+        """All that is kept, as bytes [length]: first the prompts of `order`, as they come."""
 
     @abc.abstractmethod
     def restore(self, snapshot: np.ndarray) -> None:
-        """Keeps what a snapshot of any buffer holds, and nothing else; raises `UnreadableError`."""
+        """Keeps what a snapshot of any buffer holds, in its order, and nothing else; raises `UnreadableError`."""
 
     @property
     @abc.abstractmethod

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgpack
@@ -88,14 +88,15 @@ class Entry:
         return entry
 
 
-def pack_all(stored: Mapping[str, list[Entry]]) -> np.ndarray:
-    """A whole buffer, by prompt, as bytes."""
-    written = {prompt: [entry.pack() for entry in entries] for prompt, entries in sorted(stored.items())}
+def pack_all(stored: Mapping[str, list[Entry]], order: Iterable[str] = ()) -> np.ndarray:
+    """A whole buffer, by prompt, as bytes: the prompts of `order` first, as they come, then the others by name."""
+    prompts = dict.fromkeys([*(prompt for prompt in order if prompt in stored), *sorted(stored)])
+    written = {prompt: [entry.pack() for entry in stored[prompt]] for prompt in prompts}
     return np.frombuffer(_packed(written), np.uint8)
 
 
 def unpack_all(packed: np.ndarray) -> dict[str, list[Entry]]:
-    """The inverse of `pack_all`; raises `UnreadableError`."""
+    """The inverse of `pack_all`, prompts in the same order; raises `UnreadableError`."""
     try:
         written = _unpacked(packed.tobytes())
         return {prompt: [Entry.unpack(payload) for payload in payloads] for prompt, payloads in written.items()}

@@ -1,6 +1,6 @@
 """A replay buffer in this process's memory; it outlives the process in the run's checkpoints."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -36,8 +36,16 @@ class MemoryReplay(ReplayBuffer):
     def prompts(self) -> list[str]:
         return list(self._stored)
 
-    def snapshot(self) -> np.ndarray:
-        return pack_all(self._stored)
+    def sizes(self, prompts: Iterable[str] | None = None) -> list[tuple[str, int]]:
+        wanted = self._stored if prompts is None else prompts
+        return [(prompt, len(self._stored.get(prompt, ()))) for prompt in wanted]
+
+    def forget(self, prompts: Sequence[str], *, everywhere: bool = True) -> None:
+        for prompt in prompts:
+            self.put(prompt, ())
+
+    def snapshot(self, order: Iterable[str] = ()) -> np.ndarray:
+        return pack_all(self._stored, order)
 
     def restore(self, snapshot: np.ndarray) -> None:
         self._stored = unpack_all(snapshot)

@@ -51,6 +51,15 @@ redis.call('INCRBY', KEYS[3], more)
 return false
 """
 
+_FORGET = """
+local held = redis.call('HLEN', KEYS[1])
+if held == 0 then return false end
+redis.call('UNLINK', KEYS[1])
+redis.call('SREM', KEYS[2], ARGV[1])
+redis.call('INCRBY', KEYS[3], 1 - held)
+return false
+"""
+
 
 def connect(url: str, password_variable: str) -> redis.Redis:
     """A client of the server at a URL that `check_url` accepts (rediss:// with TLS), that was seen to answer.
@@ -120,6 +129,7 @@ class RedisReplay(ReplayBuffer):
         self._versions: dict[str, bytes] = {}
         self._scores: dict[str, dict[str, float]] = {}  # of each prompt, the entries in the server by their keys
         self._changed: set[str] = set()  # prompts whose copy is ahead of the server
+        self._forgotten: set[str] = set()  # prompts that the server is to forget, before anything else
         self._is_cleared = True  # or what is in the server is of a time that is undone
         self._reading, self._writing = _Health("reading from"), _Health("writing to")
         self._unreadable = 0
@@ -138,10 +148,23 @@ class RedisReplay(ReplayBuffer):
         self._share()
         return total
 
-    def snapshot(self) -> np.ndarray:
+    def sizes(self, prompts: Iterable[str] | None = None) -> list[tuple[str, int]]:
+        return self._copy.sizes(prompts)
+
+    def forget(self, prompts: Sequence[str], *, everywhere: bool = True) -> None:
+        self._copy.forget(prompts)
+        for prompt in prompts:
+            self._versions.pop(prompt, None)
+            self._scores.pop(prompt, None)
+        self._changed.difference_update(prompts)
+        if everywhere:
+            self._forgotten.update(prompts)
+            self._share()
+
+    def snapshot(self, order: Iterable[str] = ()) -> np.ndarray:
         self._share()
         self._reading.attempt(self._read_all)
-        return self._copy.snapshot()
+        return self._copy.snapshot(order)
 
     def restore(self, snapshot: np.ndarray) -> None:
         self._copy.restore(snapshot)
@@ -153,7 +176,7 @@ class RedisReplay(ReplayBuffer):
     def size(self) -> int:
         """How many continuations the server holds, or where it is away, the copy."""
         held = [self._copy.size]
-        if self._is_cleared and not self._changed:
+        if self._is_cleared and not self._changed and not self._forgotten:
             self._reading.attempt(lambda: held.append(int(self._client.get(self._total) or 0)))  # pyright: ignore[reportArgumentType]
         return held[-1]
 
@@ -169,13 +192,14 @@ class RedisReplay(ReplayBuffer):
 
     @property
     def troubles(self) -> Troubles:
-        return Troubles(self._unreadable, len(self._changed))
+        return Troubles(self._unreadable, len(self._changed | self._forgotten))
 
     def clear(self) -> None:
         """Deletes the namespace from the server, when it can be reached."""
         self._versions.clear()
         self._scores.clear()
         self._changed.clear()
+        self._forgotten.clear()
         self._is_cleared = False
         self._writing.attempt(self._delete)
 
@@ -184,15 +208,15 @@ class RedisReplay(ReplayBuffer):
         self._client.close()
 
     def _share(self) -> None:
-        """Writes what the copy has and the server has not."""
-        if self._changed:
+        """Writes what the copy has and the server has not, and the other way round."""
+        if self._changed or self._forgotten:
             self._writing.attempt(self._write)
 
     def _read(self, prompts: Iterable[str]) -> None:
         """Takes over what others changed about these prompts; one round trip."""
         if not self._is_cleared:
             return
-        prompts = list(dict.fromkeys(prompts))
+        prompts = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._forgotten]
         answers = self._call(_READ, [([self._key(prompt)], [self._versions.get(prompt, "")]) for prompt in prompts])
         for prompt, answer in zip(prompts, answers, strict=True):
             if answer is not None:
@@ -209,6 +233,10 @@ class RedisReplay(ReplayBuffer):
         """Writes all that is ahead of the server; a round trip, and another while others change the same prompts."""
         if not self._is_cleared:
             self._delete()
+        for first in range(0, len(gone := sorted(self._forgotten)), _AT_ONCE):
+            some = gone[first : first + _AT_ONCE]
+            self._call(_FORGET, [([self._key(prompt), self._index, self._total], [prompt]) for prompt in some])
+            self._forgotten.difference_update(some)
         for _ in range(_MOST_ROUNDS):
             for first in range(0, len(ahead := sorted(self._changed)), _AT_ONCE):
                 self._write_some(ahead[first : first + _AT_ONCE])

@@ -300,6 +300,62 @@ def test_a_snapshot_goes_from_one_kind_of_buffer_to_the_other(redis_replay):
     assert (redis_replay(admission).snapshot() == NOTHING).all()
 
 
+def test_a_snapshot_has_its_prompts_in_the_order_asked_for_and_a_buffer_keeps_it(redis_replay):
+    admission, order = Admission(5, 0.0), ["c", "a", "nowhere", "d"]
+    memory = MemoryReplay(admission)
+    memory.offer({prompt: [entry(["ada"], -1.0), entry(["ran"], -2.0)] for prompt in "abcd"})
+    snapshot = memory.snapshot(order)
+    assert [*unpack_all(snapshot)] == ["c", "a", "d", "b"]
+    for buffer in (MemoryReplay(admission), redis_replay(admission)):
+        buffer.restore(snapshot)
+        assert buffer.sizes() == [("c", 2), ("a", 2), ("d", 2), ("b", 2)]
+        assert buffer.sizes(["b", "nowhere"]) == [("b", 2), ("nowhere", 0)]
+        assert (buffer.snapshot(order) == snapshot).all()
+
+
+def test_processes_that_forget_a_prompt_find_nothing_of_it_and_may_begin_again(server, redis_replay):
+    """One of them forgets it everywhere, as all do their own copies; the others' prompts stay."""
+    admission = Admission(5, 0.0)
+    first, second, memory = redis_replay(admission), redis_replay(admission), MemoryReplay(admission)
+    for buffer in (first, memory):
+        buffer.offer({"a": [entry(["ada"], -1.0)], "b": [entry(["sat"], -1.0)]})
+        buffer.offer({"a": [entry(["to"], -2.0)]})
+    second.stored(["a", "b"])
+    for buffer, everywhere in ((first, False), (second, True), (memory, True)):
+        buffer.forget(["a", "never offered"], everywhere=everywhere)
+    assert not server.client().keys("*:prompt:a")
+    for each in (first, redis_replay(admission)):
+        assert each.size == 1
+        assert [len(some) for some in each.stored(["a", "b"])] == [0, 1]
+        assert (each.snapshot() == memory.snapshot()).all()
+    for buffer in (first, memory):
+        buffer.offer({"a": [entry(["ran"], -3.0)]})
+    assert [each.text for each in second.stored(["a"])[0]] == ["ran"]
+    assert first.size == second.size == memory.size == 2
+    assert (second.snapshot() == memory.snapshot()).all()
+
+
+def test_what_was_forgotten_while_the_server_was_away_does_not_come_back(monkeypatch):
+    monkeypatch.setattr("gfn_jax.replay.redis._FIRST_PAUSE_S", 0.0)
+    admission = Admission(5, 0.0)
+    with local_redis() as server:
+        shared = RedisReplay(connect(server.url, ""), "run", admission)
+        shared.offer({prompt: [entry(["ada"], -1.0)] for prompt in "ab"})
+        with monkeypatch.context() as away:
+            away.setattr(redis.Redis, "pipeline", lambda *_, **__: (_ for _ in ()).throw(redis.ConnectionError("away")))
+            shared.offer({"a": [entry(["sat"], -2.0)]})
+            shared.forget(["a", "b"])
+            assert shared.troubles.unshared == 2
+            shared.offer({"b": [entry(["ran"], -2.0)]})
+        assert [[each.text for each in some] for some in shared.stored(["a", "b"])] == [[], ["ran"]]
+        shared.offer({"c": [entry(["to"], 0.0)]})
+        assert shared.troubles.unshared == 0
+        assert shared.size == 2
+        assert not server.client().keys("*:prompt:a")
+        found = RedisReplay(connect(server.url, ""), "run", admission).stored(["a", "b"])
+        assert [[each.text for each in some] for some in found] == [[], ["ran"]]
+
+
 def test_a_draw_is_uniform_or_in_proportion_to_the_reward():
     entries = [entry([word], np.log(weight)) for word, weight in zip(WORDS, (1, 2, 3, 4, 5), strict=True)]
     rng, counts = np.random.default_rng(0), {True: np.zeros(5), False: np.zeros(5)}
