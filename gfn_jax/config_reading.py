@@ -43,7 +43,6 @@ SAFE_TO_CHANGE = (
     "replay.backend",
     "replay.url",
     "replay.password_variable",
-    "reward.cache_mb",
     "tracking",
 )
 """Keys in which a run may differ from the one that its workdir holds, beside `WHERE_CONTENT_IS`."""
