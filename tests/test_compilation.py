@@ -12,7 +12,7 @@ from gfn_jax.policy import scorer
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
-def test_nothing_is_compiled_after_the_first_of_200_steps_with_prompts_of_all_lengths(tmp_path):
+def test_nothing_is_compiled_after_the_first_of_48_steps_with_prompts_of_all_lengths(tmp_path):
     sentence = "Mara walked to the market and bought a red apple for her brother who was waiting at home"
     prompts = [f"{' '.join(sentence.split()[:words])} {number}" for words in (2, 4, 9, 17) for number in range(9)]
     (tmp_path / "prompts.txt").write_text("\n".join(prompts) + "\n")
@@ -23,11 +23,11 @@ def test_nothing_is_compiled_after_the_first_of_200_steps_with_prompts_of_all_le
         data__prompt_buckets=(8, 16, 32),
         sampling__max_len=3,
         sampling__support_min_p=0.0,
-        train__steps=200,
+        train__steps=48,
         train__prompts_per_step=2,
         train__microbatch_prompts=2,
-        train__eval_every=200,
-        train__checkpoint_every=200,
+        train__eval_every=48,
+        train__checkpoint_every=48,
         eval__prompts_per_batch=5,
         eval__samples_per_prompt=2,
     )
