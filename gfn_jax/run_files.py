@@ -25,7 +25,7 @@ def replace_file(file: Path, content: str) -> None:
 def read_json(file: Path) -> dict[str, Any]:
     """The object in a file; raises `UserError` where it is none of JSON's."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = _parsed(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is not JSON: {error}") from error
     if not isinstance(content, dict):
@@ -39,7 +39,7 @@ def read_rows(file: Path) -> Iterator[dict[str, Any]]:
         return
     for line in file.read_bytes().split(b"\n")[:-1]:
         if math.isfinite(_step(line)):
-            yield json.loads(line)
+            yield _parsed(line)
 
 
 class JsonLines:
@@ -84,6 +84,11 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _parsed(text: str | bytes) -> Any:
+    """What a JSON text says, with None for the numbers that Python writes and JSON does not have."""
+    return json.loads(text, parse_constant=lambda name: None)
 
 
 def _step(line: bytes) -> float:

@@ -20,6 +20,7 @@ from gfn_jax.errors import UserError
 from gfn_jax.evaluating import evaluate
 from gfn_jax.exporting import export_adapter, export_merged
 from gfn_jax.reporting.page import write_report
+from gfn_jax.runtime.checkpoint import FORMAT
 from gfn_jax.sampling import Wanted, print_samples
 from gfn_jax.trained_run import open_run, read_finished_config
 
@@ -277,7 +278,7 @@ def all_damaged(workdir):
         (cut_configuration, r"/config\.json is not JSON: "),
         (of_a_version_before, "is not a configuration of this version: the configuration lacks the key train.patience"),
         (of_a_version_to_come, "unknown configuration key train.patients; did you mean train.patience"),
-        (of_another_format, "/2 is of format 0, and this version reads 1"),
+        (of_another_format, f"/2 is of format 0, and this version reads {FORMAT}"),
         (all_damaged, "no checkpoint in .* can be read; 2, the best, fails with "),
     ],
 )

@@ -52,7 +52,7 @@ class Remembering(Experience):
         )
         super().__init__(experiment, buffer)
 
-    def entries(self, step, trajectories, components):
+    def entries(self, step, *_):
         rng = np.random.default_rng(step)
         made = []
         for _ in range(PROMPTS * SAMPLES):
@@ -68,7 +68,7 @@ class Remembering(Experience):
             examples = np.random.default_rng([7, step]).choice(12, PROMPTS).tolist()
             self.draw(step, examples)
             drawn = [[entry.key for entry in entries] for entries in self._drawn]
-            self.remember(step, examples, None, None)
+            self.remember(step, examples, None, None, "what fresh rows are remembered by")
             yield dict(buffer.sizes()), drawn, self.statistics()["size"]
 
 
@@ -117,7 +117,7 @@ def test_prompts_that_were_offered_something_lately_stay(make_buffer):
 
 def test_what_was_saved_with_more_than_the_total_is_cut_to_it(make_buffer):
     full = MemoryReplay(Admission(CAPACITY, 0.0))
-    made = Remembering(MemoryReplay(Admission(1, 0.0))).entries(0, None, None)
+    made = Remembering(MemoryReplay(Admission(1, 0.0))).entries(0)
     full.offer({str(prompt): made[:CAPACITY] for prompt in range(9)})
     buffer = make_buffer("run")
     buffer.restore(full.snapshot())

@@ -332,7 +332,7 @@ def test_lines_lose_their_white_space_and_blank_ones_go(tmp_path):
 def test_a_byte_order_mark_is_no_text(tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_text("One two.\nThree.\n", encoding="utf-8-sig")
-    assert read_lines(str(file), "data.path") == {1: "One two.", 2: "Three."}
+    assert dict(read_lines(str(file), "data.path")) == {1: "One two.", 2: "Three."}
 
 
 @pytest.mark.parametrize("content", ["", " \n\n"])
