@@ -22,7 +22,9 @@ def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
             raise UserError(f"--override {override}: write it as KEY=VALUE, such as mesh.data=4")
         if key not in SAFE_TO_OVERRIDE:
             reason = "is the run's own" if key in known_keys() else f"is unknown{nearest_key(key)}"
-            raise UserError(f"--override {override}: {key} {reason}; there are {', '.join(SAFE_TO_OVERRIDE)}")
+            raise UserError(
+                f"--override {override}: {key} {reason}; these may be overridden: {', '.join(SAFE_TO_OVERRIDE)}"
+            )
         *sections, name = key.split(".")
         section = raw
         for each in sections:
