@@ -4,6 +4,8 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from logging import LogRecord
+from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -48,7 +50,8 @@ def run(main: Callable[[], None]) -> None:
         if len(argv) > 1:
             _stop(f"unexpected argument {argv[1]!r}; --help lists the flags")
         if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.WARNING)  # Orbax tells at length what it does
+            logging.set_verbosity(logging.WARNING)
+            logging.get_absl_handler().addFilter(_is_not_of_orbax)
         try:
             main()
         except UserError as error:
@@ -93,6 +96,11 @@ def one_line(error: Exception, argv: Sequence[str]) -> str:
 def _stop(message: str, status: int = 2) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     _leave(status)
+
+
+def _is_not_of_orbax(record: LogRecord) -> bool:
+    """Orbax, and asyncio for it, tell at length what they do, and with tracebacks what fails, which is raised too."""
+    return not {"orbax", "asyncio"} & set(Path(record.pathname).parts)
 
 
 def end_alone() -> None:
