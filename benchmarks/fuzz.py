@@ -29,8 +29,15 @@ from typing import Any
 LIMIT_S = 30.0
 _MEMORY = 16 * 2**30
 _VALUES = re.compile(r"'(?:[^'\\]|\\.)*'|\"[^\"]*\"|\S*/\S*|[-+]?\d[\d.e+-]*")
-_PATHS = {"open": 1, "os.mkdir": 1, "os.remove": 1, "os.rename": 2, "os.rmdir": 1, "os.symlink": 1}
-"""How many paths an event of the interpreter's is about."""
+_PATHS = {
+    "open": [(0, None)],
+    "os.mkdir": [(0, 2)],
+    "os.remove": [(0, 1)],
+    "os.rename": [(0, 2), (1, 3)],
+    "os.rmdir": [(0, 1)],
+    "os.symlink": [(1, 2)],
+}
+"""Which arguments of an event of the interpreter's are paths, and which the open directories that these start from."""
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -75,9 +82,12 @@ class Watch:
     def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & _WRITING):
             return
-        for path in arguments[: _PATHS.get(event, 0)]:
-            if isinstance(path, str | bytes | Path):
-                full = os.path.abspath(os.fsdecode(path))
+        for path, directory in _PATHS.get(event, []):
+            if isinstance(name := arguments[path], str | bytes | Path):
+                start = (
+                    "." if directory is None or arguments[directory] == -1 else f"/proc/self/fd/{arguments[directory]}"
+                )
+                full = os.path.abspath(os.path.join(os.path.realpath(start), os.fsdecode(name)))
                 if not full.startswith((self._directory, "/dev/", "/proc/")):
                     self.outside[full] += 1
 
