@@ -12,11 +12,14 @@ from gfn_jax.errors import TrainingError, UserError
 
 
 def replace_file(file: Path, content: str) -> None:
-    """Writes a file whole or not at all; raises `UserError` where it cannot be written."""
+    """Writes a file whole or not at all; half a character, which JSON can spell, becomes a question mark.
+
+    Raises `UserError` where it cannot be written.
+    """
     new = file.with_name(f"{file.name}.new")
     try:
         new.unlink(missing_ok=True)  # it may be a link to somewhere else
-        new.write_text(content, encoding="utf-8")
+        new.write_text(content, encoding="utf-8", errors="replace")
         os.replace(new, file)
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error.strerror}") from error

@@ -10,6 +10,7 @@ from gfn_jax.errors import UserError
 from gfn_jax.models import peft_adapters
 from gfn_jax.models.hf_architecture import make_architecture
 from gfn_jax.models.hf_files import weight_files
+from gfn_jax.run_files import replace_file
 from gfn_jax.text.tokenizer import Tokenizer
 
 NEED_A_RUN = ("report", "checkpoint")
@@ -80,3 +81,8 @@ def test_an_index_of_names_that_no_file_can_have_is_one_line(tmp_path):
         (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"wte.weight": name}}))
         with pytest.raises(UserError, match="index"):
             weight_files(tmp_path)
+
+
+def test_half_a_character_is_written_as_a_question_mark(tmp_path):
+    replace_file(tmp_path / "report.html", "a\ud800b")
+    assert (tmp_path / "report.html").read_text() == "a?b"

@@ -4,22 +4,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from gfn_jax.errors import UserError
 
-_LARGEST = 1e100
-
-
-def _can_be_drawn(value: float) -> float:
-    if abs(value) > _LARGEST:
-        raise ValueError(f"it is larger than {_LARGEST:g}")
-    return value
-
-
-Number = Annotated[float, Field(strict=True), AfterValidator(_can_be_drawn)]
-Figure = Number | None
-"""A number, which may be missing, or NaN."""
+Figure = Annotated[float, Field(strict=True, gt=-1e100, lt=1e100)] | None
+"""A number, which may be missing; larger ones are no figure's, and more than can be drawn."""
+Number = Annotated[float, Field(strict=True, gt=-1e100, lt=1e100)]
 Step = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
 
 
