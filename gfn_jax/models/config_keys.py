@@ -145,7 +145,7 @@ class ConfigKeys:
     def check_sizes(self, **sizes: Any) -> None:
         """Raises `UserError` where one is no whole number, or below 1."""
         for name, size in sizes.items():
-            if not isinstance(size, int):
+            if type(size) is not int:  # true is one of its kind
                 self.refuse(name, size, "a valid integer is needed")
         if wrong := [f"{name} is {size}" for name, size in sizes.items() if size < 1]:
             raise UserError(f"{self._where}: {' and '.join(wrong)}: at least 1 is needed")

@@ -32,7 +32,7 @@ def read_lines(path: str, key: str) -> Iterator[tuple[int, str]]:
                     yield number, text
     except FileNotFoundError as error:
         raise UserError(f"{key}: there is no file {path}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise UserError(f"{key}: {path} cannot be read as UTF-8 text: {error}") from error
     if is_empty:
         raise UserError(f"{key}: {path} holds no line of text")

@@ -329,6 +329,11 @@ def test_lines_lose_their_white_space_and_blank_ones_go(tmp_path):
     assert list(read_lines(str(file), "data.path")) == [(1, "One two."), (4, "Three. Four.")]
 
 
+def test_a_path_that_no_file_can_have_is_one_line():
+    with pytest.raises(UserError, match=r"data\.path: .* cannot be read"):
+        next(read_lines("a\ud800", "data.path"))
+
+
 def test_a_byte_order_mark_is_no_text(tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_text("One two.\nThree.\n", encoding="utf-8-sig")
