@@ -32,9 +32,10 @@ def test_changed_inputs_end_in_a_result_or_in_one_line(tmp_path, kind):
     ("raw", "change", "message"),
     [
         (LLAMA, {"model_type": {}}, "model_type is {}"),
-        (LLAMA, {"num_hidden_layers": 2**31}, "num_hidden_layers is 2147483648, and 10000 are the most"),
+        (LLAMA, {"num_hidden_layers": 2**20}, "num_hidden_layers is 1048576, and 10000 are the most"),
         (LLAMA, {"head_dim": "4"}, "head_dim is '4'"),
         (LLAMA, {"hidden_size": True}, "hidden_size is True"),
+        (LLAMA, {"head_dim": 2**64}, "head_dim is 18446744073709551616: 16777216 is the most"),
         (LLAMA, {"rope_parameters": ["x"]}, r"rope_parameters is \['x'\], and must be an object"),
         (LLAMA, {"rope_parameters": {"rope_type": []}}, r"rope_type is \[\]"),
         (LLAMA, {"rope_theta": [1], "rope_parameters": {}}, "rope_parameters.theta"),

@@ -86,6 +86,7 @@ _OFF = {  # what any model may have, and what it must be where it is there
     "tie_encoder_decoder": (False,),
 }
 _MISSING = object()
+_LARGEST_SIZE = 2**24  # longer contexts and larger vocabularies than any
 _MOST_LAYERS = 10_000
 
 
@@ -143,12 +144,14 @@ class ConfigKeys:
             ) from error
 
     def check_sizes(self, **sizes: Any) -> None:
-        """Raises `UserError` where one is no whole number, or below 1."""
+        """Raises `UserError` where one is no whole number, below 1, or larger than any model's."""
         for name, size in sizes.items():
             if type(size) is not int:  # true is one of its kind
                 self.refuse(name, size, "a valid integer is needed")
         if wrong := [f"{name} is {size}" for name, size in sizes.items() if size < 1]:
             raise UserError(f"{self._where}: {' and '.join(wrong)}: at least 1 is needed")
+        if wrong := [f"{name} is {size}" for name, size in sizes.items() if size > _LARGEST_SIZE]:
+            raise UserError(f"{self._where}: {' and '.join(wrong)}: {_LARGEST_SIZE} is the most")
 
     def check_depth(self, name: str, depth: int) -> None:
         """Raises `UserError` where so many layers are no model's."""
