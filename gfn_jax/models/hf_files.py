@@ -136,7 +136,7 @@ def weights_sha256(directory: Path) -> str:
 def classifier_sha256(directory: Path) -> str:
     """The hash of all files that transformers may read of a text classifier or encoder."""
     patterns = (*_OF_CLASSIFIERS, *_SAFETENSORS, *_PICKLED)
-    return files_sha256(sorted({file for pattern in patterns for file in directory.glob(pattern)}))
+    return files_sha256({file for pattern in patterns for file in directory.glob(pattern)})
 
 
 @contextmanager
