@@ -1,6 +1,6 @@
 """Does a real language model learn to draw random numbers? Three seeds, two targets, and a control.
 
-    python data/smollm2/fetch.py
+    python data/fetch.py smollm2
     python benchmarks/random_number.py [--workdir runs/random_numbers] [--out FILE.json] [--plot FILE.png]
 
 Trains `configs/random_number_smollm2.py` by the ordinary command: towards the uniform distribution over 0 to 100 and

@@ -1,6 +1,6 @@
 """Next-sentence continuation with SmolLM2-135M, a real language model that two CPU cores can train.
 
-`python data/smollm2/fetch.py` fetches it. The prompts are sentences that the model itself wrote
+`python data/fetch.py smollm2` fetches it. The prompts are sentences that the model itself wrote
 (`data/smollm2/write_documents.py`); any file with a prompt on each line does as well:
 
     --config.data.path=FILE

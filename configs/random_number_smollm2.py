@@ -1,6 +1,6 @@
 """A random integer, drawn uniformly between 0 and 100, by SmolLM2-135M: Hu et al. 2024, section 2.
 
-`data/smollm2/fetch.py` makes the model; `launch/real.sh` runs both. Another target, and the control that
+`data/fetch.py smollm2` makes the model; `launch/real.sh` runs both. Another target, and the control that
 maximises log R instead of sampling in proportion to R:
 
     --config.task.options.target=poisson --config.task.options.low=20 --config.task.options.high=60

@@ -47,7 +47,7 @@ class RedTeam(NextSentence):
     def reward(self, context):
         return ObjectionReward(context)
 
-    def figures(self, texts, components):
+    def figures(self, example, texts, components):
         return {"objection_rate": float((components["log_objection"] > -0.7).mean())}
 
 

@@ -95,6 +95,7 @@ def base() -> ConfigDict:
     )
     # From here on, contradiction alone:
     config.reward.contradiction_weight = 1.0  # of log P_NLI(contradiction | edited fact, answer)
+    config.reward.original_weight = 0.0  # of log P_NLI(no contradiction | original fact, answer): keeps to the subject
     config.reward.answer_weight = 0.0  # of log p_frozen(answer | answer prompt)
     config.reward.hybrid = ConfigDict(
         {

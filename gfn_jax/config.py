@@ -147,6 +147,7 @@ class Reward(Section):
     allow_flat_target: bool
     sentences: Sentences
     contradiction_weight: NotNegative
+    original_weight: NotNegative
     answer_weight: NotNegative
     hybrid: Hybrid
     answers: Answers

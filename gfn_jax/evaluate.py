@@ -38,6 +38,11 @@ _SENTENCE_LABEL = flags.DEFINE_string(
     "",
     "its label for what it accepts, by name or index; by default the run's reward.sentences.label",
 )
+_SECOND_JUDGE = flags.DEFINE_string(
+    "second_judge",
+    "",
+    "an NLI model that the reward did not ask, by hub name or directory: what it says of the answers to the questions",
+)
 _OVERRIDE = flags.DEFINE_multi_string("override", [], commands.OVERRIDE)
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "whose policy: best (by the figure train.keep_best), last, or a step"
@@ -51,7 +56,7 @@ def main() -> None:
     from gfn_jax.evaluating import evaluate
     from gfn_jax.evaluation.judged_texts import Judges
 
-    judges = Judges(_EMBEDDING_MODEL.value, _SENTENCE_MODEL.value, _SENTENCE_LABEL.value)
+    judges = Judges(_EMBEDDING_MODEL.value, _SENTENCE_MODEL.value, _SENTENCE_LABEL.value, _SECOND_JUDGE.value)
     evaluate(
         Path(_WORKDIR.value),
         _N.value,

@@ -28,6 +28,9 @@ _COLUMNS = {  # of the terminal's table: figure -> heading; those that a task do
     "log_likelihood": "log p",
     "log_r": "log R",
     "contradiction_rate": "contradict",
+    "discriminates": "discrim.",
+    "about_subject": "subject",
+    "second_judge_contradiction_rate": "2nd judge",
     "diversity": "diversity",
     "own_log_ratio_var": "variance",
 }
@@ -63,7 +66,7 @@ def evaluate(
     check_data(workdir, examples.sha256())
     chosen = examples.validation[:prompts]
     started = time.perf_counter()
-    with judged_figures(judges, config.reward.sentences) as text_figures, open_run(workdir, config, checkpoint) as run:
+    with judged_figures(judges, config) as text_figures, open_run(workdir, config, checkpoint) as run:
         measured = compare(run.experiment, run.snapshot.state.adapter, chosen, methods, samples, text_figures)
         shown = track(
             measured, "measuring", len(methods), console=console, disable=not console.is_terminal, transient=True

@@ -51,7 +51,9 @@ def _target(run: TrainedRun) -> str:
     if config.task.name != "random_number":
         weights |= config.reward.model_dump(mode="json", include={"likelihood_weight"})
     if config.task.name == "contradiction":
-        weights |= config.reward.model_dump(mode="json", include={"contradiction_weight", "answer_weight"})
+        weights |= config.reward.model_dump(
+            mode="json", include={"contradiction_weight", "original_weight", "answer_weight"}
+        )
         weights["judge"] = config.reward.nli.name_or_path
     weights |= config.task.options
     if isinstance(reward, SentenceReward):

@@ -3,5 +3,5 @@
 # training command.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-.venv/bin/python data/smollm2/fetch.py
+.venv/bin/python data/fetch.py smollm2
 .venv/bin/python -m gfn_jax.train --config configs/random_number_smollm2.py --workdir runs/random_number "$@"

@@ -1,6 +1,6 @@
 """Has the language model write documents of its own, for prompts that are nobody else's.
 
-    python data/smollm2/fetch.py
+    python data/fetch.py smollm2
     python data/smollm2/write_documents.py [--out data/smollm2/documents.txt] [--seed 0]
     python data/openwebtext/generate_prompts.py --text data/smollm2/documents.txt --tokenizer data/smollm2/model \
         --count 400 --out data/smollm2/prompts.txt

@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # it imports jax, which a report of a run's files needs not
 
 _ROWS = {  # figure -> what it says; those that a task does not have are left out
     "contradiction_rate": "contradiction rate",
+    "discriminates": "of these not the original fact",
+    "about_subject": "names the subject",
     "distinct_contradicting": "distinct contradicting",
     "kl": "KL to the target",
     "total_variation": "total variation",

@@ -29,8 +29,21 @@ from gfn_jax.text.sentences import is_sentence
 from gfn_jax.types import Prompts, Trajectories
 from gfn_jax.warm_up import compile_ahead
 
-TextFigures = Callable[[Sequence[Sequence[str]]], Mapping[str, np.ndarray]]
-"""Figures of texts by a model: the texts of every prompt -> a value for every prompt, by the figure's name."""
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """A method's continuations of every example: their texts, and what the reward remarks on them, by and by.
+
+    `remarks()` are of `Reward.explain`, in the texts' order.
+    """
+
+    examples: Sequence[Any]
+    texts: Sequence[Sequence[str]]
+    remarks: Callable[[], Sequence[Sequence[Mapping[str, Any]]]]
+
+
+TextFigures = Callable[[Written], Mapping[str, np.ndarray]]
+"""Figures of continuations by a model: a value for every example, by the figure's name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,9 +153,16 @@ class _Scorer:
             texts += own_texts[: batch.real]
             seconds += took
         per_prompt = {name: np.concatenate(parts) for name, parts in figures.items()}
+        written = Written(batches[0].everything, texts, lambda: self._remarks(batches[0].everything, texts))
         for text_figures in self._text_figures:
-            per_prompt |= text_figures(texts)
+            per_prompt |= text_figures(written)
         return Compared(method, per_prompt, seconds, texts)
+
+    def _remarks(self, examples: Sequence[Any], texts: Sequence[Sequence[str]]) -> list[list[dict[str, Any]]]:
+        repeated = [example for example, own in zip(examples, texts, strict=True) for _ in own]
+        flat = list(itertools.chain.from_iterable(texts))
+        remarks = iter(self._experiment.reward.explain(self._experiment.frozen, repeated, flat))
+        return [list(itertools.islice(remarks, len(own))) for own in texts]
 
     def _drawn(self, method: Method, batches: Sequence[_Batch]) -> Iterator[_Drawing]:
         seed, weights = self._experiment.config.seed, (self._adapter, self._experiment.frozen)
@@ -199,8 +219,8 @@ class _Scorer:
             for name, values in components.items()
         }
         of_task = [
-            experiment.task.figures(own, {name: values[row][is_there[row]] for name, values in last.items()})
-            for row, own in enumerate(texts)
+            experiment.task.figures(example, own, {name: values[row][is_there[row]] for name, values in last.items()})
+            for row, (example, own) in enumerate(zip(batch.examples, texts, strict=True))
         ]
         figures = {
             **{name: np.nanmean(values, 1) for name, values in last.items()},

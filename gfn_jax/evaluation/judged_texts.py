@@ -9,11 +9,14 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial.distance import pdist
 
-from gfn_jax.config import Sentences
+from gfn_jax.config import Config
 from gfn_jax.errors import UserError
-from gfn_jax.evaluation.comparison import TextFigures
+from gfn_jax.evaluation.comparison import TextFigures, Written
+from gfn_jax.rewards.contradiction import NLI_MODEL
 from gfn_jax.rewards.judging import CLASSIFIER, Judgements, JudgePool
 from gfn_jax.rewards.side_process import WorkerPool
+from gfn_jax.tasks import make_task
+from gfn_jax.tasks.contradiction import Contradiction
 
 EMBEDDER = "gfn_jax.evaluation.embedder:Embedder"
 
@@ -27,9 +30,10 @@ class Judges(NamedTuple):
     embedding_model: str
     sentence_model: str
     sentence_label: str
+    second_judge: str
 
 
-RUNS_OWN = Judges("", "", "")
+RUNS_OWN = Judges("", "", "", "")
 
 
 class EmbeddingDistance:
@@ -38,8 +42,8 @@ class EmbeddingDistance:
     def __init__(self, pool: WorkerPool, batch_size: int):
         self._embeddings = Judgements[str](pool, "embed", batch_size, _REMEMBERED_MB)
 
-    def __call__(self, texts: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
-        embeddings = _by_prompt(self._embeddings, texts)
+    def __call__(self, written: Written) -> dict[str, np.ndarray]:
+        embeddings = _by_prompt(self._embeddings, written.texts)
         return {"embedding_distance": np.array([_mean_distance(np.stack(own)) for own in embeddings])}
 
 
@@ -49,17 +53,52 @@ class AcceptableShare:
     def __init__(self, pool: WorkerPool, batch_size: int):
         self._log_p = Judgements[str](pool, "log_probabilities", batch_size, _REMEMBERED_MB)
 
-    def __call__(self, texts: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
-        log_p = _by_prompt(self._log_p, texts)
+    def __call__(self, written: Written) -> dict[str, np.ndarray]:
+        log_p = _by_prompt(self._log_p, written.texts)
         return {"acceptable": np.array([np.mean(np.array(own) > math.log(0.5)) for own in log_p])}
 
 
-@contextlib.contextmanager
-def judged_figures(judges: Judges, sentences: Sentences) -> Iterator[list[TextFigures]]:
-    """The figures whose models are named, with the workers of `sentences`; ends the workers afterwards.
+class SecondJudge:
+    """What another NLI model says of the same answers: how much of the reward's is its own judge's whim.
 
-    Raises `UserError` where a model cannot be had, or a label is named and no model.
+    Its `contradiction_rate` and `discriminates` are those of `tasks/contradiction.py`.
     """
+
+    def __init__(self, pool: WorkerPool, batch_size: int):
+        self._judgements = Judgements[tuple[str, str]](pool, "log_contradiction", batch_size, _REMEMBERED_MB)
+
+    def __call__(self, written: Written) -> dict[str, np.ndarray]:
+        answers = [[remark["answer"] for remark in own] for own in written.remarks()]
+        edited = self._contradicts([example.edit_fact for example in written.examples], answers)
+        original = self._contradicts([example.original_fact for example in written.examples], answers)
+        return {
+            "second_judge_contradiction_rate": np.array([each.mean() for each in edited]),
+            "second_judge_discriminates": np.array(
+                [(of_edited & ~of_original).mean() for of_edited, of_original in zip(edited, original, strict=True)]
+            ),
+        }
+
+    def check(self) -> None:
+        self._judgements.request([("A judge reads a fact.", "It says why it cannot before anything is measured.")])()
+
+    def _contradicts(self, facts: Sequence[str], answers: Sequence[Sequence[str]]) -> list[np.ndarray]:
+        """Which answers contradict the fact of their example; none does where that is empty."""
+        pairs = [(fact, answer) for fact, own in zip(facts, answers, strict=True) for answer in own if fact]
+        judged = iter(self._judgements.request(pairs)())
+        return [
+            np.array([bool(fact) and next(judged)[0] > math.log(0.5) for _ in own])
+            for fact, own in zip(facts, answers, strict=True)
+        ]
+
+
+@contextlib.contextmanager
+def judged_figures(judges: Judges, config: Config) -> Iterator[list[TextFigures]]:
+    """The figures whose models are named, with the workers of `reward.sentences`, or of `reward.nli`.
+
+    Ends the workers afterwards. Raises `UserError` where a model cannot be had, a label is named and no model, or a
+    second judge and no question.
+    """
+    sentences = config.reward.sentences
     if judges.sentence_label and not (judges.sentence_model or sentences.name_or_path):
         raise UserError("--sentence_label is of a classifier: name it with --sentence_model")
     sentences = sentences.model_copy(
@@ -82,7 +121,18 @@ def judged_figures(judges: Judges, sentences: Sentences) -> Iterator[list[TextFi
             workers.callback(pool.close)
             figures.append(AcceptableShare(pool, sentences.batch_size))
         for figure in figures:
-            figure([["A model that cannot judge this sentence says why before anything is measured."]])
+            figure(
+                Written([], [["A model that cannot judge this sentence says why before anything is measured."]], list)
+            )
+        if judges.second_judge:
+            if not issubclass(type(make_task(config)), Contradiction):
+                raise UserError("--second_judge is of answers to questions, and the run's task has none")
+            nli = config.reward.nli.model_copy(update={"name_or_path": judges.second_judge})
+            pool = JudgePool(NLI_MODEL, nli, "--second_judge", contradiction_label=-1)
+            workers.callback(pool.close)
+            second = SecondJudge(pool, nli.batch_size)
+            second.check()
+            figures.append(second)
         yield figures
 
 

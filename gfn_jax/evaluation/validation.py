@@ -197,8 +197,8 @@ class Validation:
         texts = experiment.texts(trajectories)
         texts_by_prompt = [texts[first : first + self._samples] for first in range(0, len(texts), self._samples)]
         of_task = [
-            experiment.task.figures(texts, {name: values[row] for name, values in last.items()})
-            for row, texts in enumerate(texts_by_prompt)
+            experiment.task.figures(example, texts, {name: values[row] for name, values in last.items()})
+            for row, (example, texts) in enumerate(zip(batch.examples, texts_by_prompt, strict=True))
         ]
         check_names("a figure of the task", of_task[0], last)
         figures = {

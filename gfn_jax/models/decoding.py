@@ -26,9 +26,10 @@ class Decoder:
     empty_cache         what `advance` is given first
     """
 
-    def __init__(self, model: LanguageModel, prompts: Prompts, samples: int, length: int):
+    def __init__(self, model: LanguageModel, prompts: Prompts, samples: int, length: int, shared: int = 0):
+        """`shared` is of `LanguageModel.encode`."""
         architecture = model.architecture
-        _, prompt = model.encode(prompts)
+        _, prompt = model.encode(prompts, shared)
         batch, width = prompt.last_hidden_BxD.shape
         self.first_hidden_BxSxD = jnp.broadcast_to(prompt.last_hidden_BxD[:, None], (batch, samples, width))
         shape = (batch, samples, architecture.key_value_heads, length, architecture.head_width)

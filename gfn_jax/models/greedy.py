@@ -34,11 +34,20 @@ class _Decoding:
 
 @checked
 def decode_greedily(
-    model: LanguageModel, prompts: Prompts, ends_V: Bool[Array, " V"], *, min_new_tokens: int, max_new_tokens: int
+    model: LanguageModel,
+    prompts: Prompts,
+    ends_V: Bool[Array, " V"],
+    *,
+    min_new_tokens: int,
+    max_new_tokens: int,
+    shared: int = 0,
 ) -> Decoded:
-    """Continues every prompt until an item of `ends_V`, which none may take before `min_new_tokens`."""
+    """Continues every prompt until an item of `ends_V`, which none may take before `min_new_tokens`.
+
+    `shared` is of `LanguageModel.encode`.
+    """
     batch = prompts.length_B.shape[0]
-    decoder = Decoder(model, prompts, 1, max_new_tokens)
+    decoder = Decoder(model, prompts, 1, max_new_tokens, shared)
 
     def choose(state: _Decoding) -> tuple[jax.Array, _Decoding]:
         logits_BxV = model.logits(state.hidden_BxD)

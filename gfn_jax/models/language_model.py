@@ -73,31 +73,42 @@ class LanguageModel(nnx.Module):
         self.head = None if architecture.tie_word_embeddings else embedding(architecture.padded_vocab_size)
 
     @checked
-    def encode(self, prompts: Prompts) -> tuple[Float[Array, "B P D"], PromptCache]:
-        """Hidden states of every prompt position, and the cache for what follows the prompts."""
-        length = prompts.tokens_BxP.shape[1]
-        positions = jnp.arange(length)
-        hidden = self.embed(prompts.tokens_BxP, positions[None, :])[:, None]
+    def encode(self, prompts: Prompts, shared: int = 0) -> tuple[Float[Array, "B Q D"], PromptCache]:
+        """Hidden states of every prompt position behind the shared ones, and the cache for what follows the prompts.
+
+        The first `shared` tokens are the same in all prompts, each of which has more, and are encoded once.
+        """
+        tokens, before = prompts.tokens_BxP, None
+        if shared:
+            _, before = self._encode(tokens[:1, :shared], None)
+        hidden, layers = self._encode(tokens[:, shared:], before)
+        last = jnp.take_along_axis(hidden, prompts.length_B[:, None, None] - 1 - shared, axis=1)[:, 0]
+        return hidden, PromptCache(layers, last)
+
+    def _encode(self, tokens_BxQ: jax.Array, before: KeyValues | None) -> tuple[jax.Array, KeyValues]:
+        """Hidden states [B, Q, D], and keys and values of these tokens and of what stands before them in all rows."""
+        start = before.keys.shape[2] if before else 0
+        length = start + tokens_BxQ.shape[1]
+        queries, keys = jnp.arange(start, length), jnp.arange(length)
+        hidden = self.embed(tokens_BxQ, queries[None, :])[:, None]
         scale = self.architecture.attention_scale
         of_kinds = [
-            _OfKind(
-                self._rotation(kind, positions[None, None, :]),
-                is_visible(positions, positions, kind.window_within(length)),
-            )
+            _OfKind(self._rotation(kind, queries[None, None, :]), is_visible(queries, keys, kind.window_within(length)))
             for kind in self.architecture.kinds
         ]
 
-        def layer(hidden, block, of_kind):
+        def layer(hidden, block, of_kind, before):
             def attend(q, k, v):
-                attended = attention(q, KeyValues(k, v), of_kind.prompt_QxC, scale)
-                return attended, KeyValues(k[:, 0], v[:, 0])
+                seen = KeyValues(k[:, 0], v[:, 0])
+                if before:
+                    seen = jax.tree.map(_behind, before, seen)
+                attended = attention(q, jax.tree.map(lambda x: x[:, None], seen), of_kind.prompt_QxC, scale)
+                return attended, seen
 
             return block(hidden, attend, of_kind.rotation)
 
-        hidden, layers = self._scan(layer, hidden, of_kinds)
-        hidden = self.final_norm(hidden)[:, 0]
-        last = jnp.take_along_axis(hidden, prompts.length_B[:, None, None] - 1, axis=1)[:, 0]
-        return hidden, PromptCache(layers, last)
+        hidden, layers = self._scan(layer, hidden, of_kinds, before)
+        return self.final_norm(hidden)[:, 0], layers
 
     @checked
     def states(self, prompts: Prompts, tokens: Int[Array, "B S L"]) -> Float[Array, "B S T D"]:
@@ -128,7 +139,7 @@ class LanguageModel(nnx.Module):
             for kind in self.architecture.kinds
         ]
 
-        def layer(hidden, block, of_kind):
+        def layer(hidden, block, of_kind, _):
             def attend(*qkv):
                 of_prompt = [x[:, :length] for x in qkv]
                 q, k, v = (x[:, length:].reshape(batch, samples, count, *x.shape[2:]) for x in qkv)
@@ -224,8 +235,8 @@ class LanguageModel(nnx.Module):
             lambda path, weight: checkpoint_name(self._whole(_block_path(path), weight), _WHOLE), state
         )
 
-    def _scan(self, layer, carry, of_kinds: Sequence[Any]):
-        """Runs `layer(carry, block, of its kind)` over the stacked blocks."""
+    def _scan(self, layer, carry, of_kinds: Sequence[Any], of_layers: Any = None):
+        """Runs `layer(carry, block, of its kind, of its own)` over the stacked blocks; the last out of `of_layers`."""
         graphdef, state = nnx.split(self.blocks)
         which = None
         if len(of_kinds) > 1:
@@ -233,15 +244,21 @@ class LanguageModel(nnx.Module):
             stacked = jax.tree.map(lambda *values: jnp.stack(jnp.broadcast_arrays(*values)), *of_kinds)
 
         def step(carry, of_layer):
-            block_state, kind = of_layer
+            block_state, kind, its_own = of_layer
             own = of_kinds[0] if kind is None else jax.tree.map(lambda values: values[kind], stacked)
-            return layer(carry, nnx.merge(graphdef, self._whole_block(block_state)), own)
+            return layer(carry, nnx.merge(graphdef, self._whole_block(block_state)), own, its_own)
 
         if self.remat:
             step = jax.checkpoint(step)
         elif self.layout.whole is not None:  # or the backward pass would find all layers' whole weights kept for it
             step = jax.checkpoint(step, policy=jax.checkpoint_policies.save_anything_except_these_names(_WHOLE))
-        return jax.lax.scan(step, carry, (state, which))
+        return jax.lax.scan(step, carry, (state, which, of_layers))
+
+
+def _behind(first_1xPxGxK: jax.Array, rest_BxQxGxK: jax.Array) -> jax.Array:
+    """What all rows begin with, and each row's own behind it."""
+    repeated = jnp.broadcast_to(first_1xPxGxK, (rest_BxQxGxK.shape[0], *first_1xPxGxK.shape[1:]))
+    return jnp.concatenate([repeated, rest_BxQxGxK], 1)
 
 
 def _block_path(path: tuple) -> Path:

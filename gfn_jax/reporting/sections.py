@@ -16,10 +16,11 @@ from gfn_jax.reporting.run_record import Row, RunRecord
 from gfn_jax.reporting.svg import inline_svg, new_axes
 from gfn_jax.reporting.tables import signed
 
-_TILES = ("contradiction_rate", "distinct_contradicting", "kl", "total_variation", "invalid_mass")
+_TILES = ("contradiction_rate", "discriminates", "distinct_contradicting", "kl", "total_variation", "invalid_mass")
 _TILES += ("mixture_log_ratio_var", "elbo", "log_likelihood", "diversity")
 """The first four of these that the task has stand above all."""
 _BETTER = {"contradiction_rate": 1, "distinct_contradicting": 1, "mixture_log_ratio_var": -1, "elbo": 1}
+_BETTER |= {"discriminates": 1, "about_subject": 1}
 _BETTER |= {"kl": -1, "total_variation": -1, "invalid_mass": -1}
 """Whether more or less of it is better; of the rest neither is."""
 _MOST_PROMPTS = 6
@@ -27,6 +28,8 @@ _MOST_OF_VALIDATION = 6
 
 _OF_VALIDATION = {  # figure -> title and note of its curve; the first six that the task has are drawn
     "contradiction_rate": ("Contradiction rate", "share of answers that contradict the fact"),
+    "discriminates": ("Discriminates", "share of answers that contradict the edited fact and not the original one"),
+    "about_subject": ("About the subject", "share of questions that name the subject"),
     "distinct_contradicting": ("Distinct contradicting", "different contradicting texts for each prompt"),
     "kl": ("KL to the target", "nats, of the policy given that it writes an outcome of the target"),
     "total_variation": ("Total variation", "from the target, of all that the policy writes"),

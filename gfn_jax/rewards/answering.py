@@ -1,5 +1,6 @@
 """Answers of the frozen model to prompts: greedy, in batches of one size, cut at the first line break."""
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -39,11 +40,16 @@ class Answerer:
         tokenizer: Tokenizer,
         buckets: Sequence[int],
         rows: jax.sharding.Sharding,
+        beginning: Sequence[int],
         bare: int,
         room: int,
     ):
-        """`rows` is how a batch lies on the mesh; prompts, of `bare` to some `room` tokens, are padded to a bucket."""
+        """`rows` is how a batch lies on the mesh; prompts, of `bare` to some `room` tokens, are padded to a bucket.
+
+        A batch's prompts that begin with the tokens of `beginning` go through the model from there on alone.
+        """
         self._tokenizer, self._batch_size, self._rows = tokenizer, config.batch_size, rows
+        self._beginning = list(beginning)
         longest = structure.architecture.context - config.max_new_tokens
         if longest < room:
             raise UserError(
@@ -60,30 +66,32 @@ class Answerer:
         for index, item in enumerate(tokenizer.items):
             ends_V[index] = index in tokenizer.special_ids or b"\n" in item
 
-        def decode(frozen: Weights, prompts):
+        @functools.partial(jax.jit, static_argnums=2)
+        def decode(frozen: Weights, prompts: Prompts, shared: int):
             return decode_greedily(
                 structure.frozen(frozen),
                 prompts,
                 jnp.asarray(ends_V),
                 min_new_tokens=config.min_new_tokens,
                 max_new_tokens=config.max_new_tokens,
+                shared=shared,
             )
 
-        self._decode = jax.jit(decode)
+        self._decode = decode
 
     def answer(self, frozen: Weights, prompts: Sequence[str]) -> list[Answer]:
         """One answer to each prompt; of one that is longer than the context, which only noise is, the end counts."""
         encoded = [ids[-self._buckets[-1] :] for ids in self._tokenizer.encode_prompts(prompts)]
-        members: dict[int, list[int]] = {}
+        members: dict[tuple[int, int], list[int]] = {}
         for index, ids in enumerate(encoded):
-            members.setdefault(bucket_of(len(ids), self._buckets), []).append(index)
+            members.setdefault((bucket_of(len(ids), self._buckets), self._shared(ids)), []).append(index)
         waiting = []
-        for bucket, indices in sorted(members.items()):
+        for (bucket, shared), indices in sorted(members.items()):
             for first in range(0, len(indices), self._batch_size):
                 chosen = indices[first : first + self._batch_size]
                 filled = chosen + chosen[-1:] * (self._batch_size - len(chosen))
                 batch = pad_to_bucket([encoded[index] for index in filled], [bucket], bucket)
-                waiting.append((chosen, self._decode(frozen, jax.device_put(batch, self._rows))))
+                waiting.append((chosen, self._decode(frozen, jax.device_put(batch, self._rows), shared)))
         answers: dict[int, Answer] = {}
         for chosen, decoded in waiting:
             decoded = jax.device_get(decoded)
@@ -94,7 +102,13 @@ class Answerer:
                 answers[index] = Answer(text, float(decoded.log_p_B[place]), len(rows[place]))
         return [answers[index] for index in range(len(prompts))]
 
+    def _shared(self, ids: Sequence[int]) -> int:
+        """How many of a prompt's tokens need not be encoded for it alone: those of the beginning, or none."""
+        count = len(self._beginning)
+        return count if len(ids) > count and list(ids[:count]) == self._beginning else 0
+
     def to_compile(self, frozen: Weights) -> list[Call]:
         """What `answer` will call."""
+        shared = len(self._beginning)
         prompts = [Prompts.shapes(self._batch_size, bucket, self._rows) for bucket in self._usual]
-        return [Call(self._decode, (frozen, each)) for each in prompts]
+        return [Call(self._decode, (frozen, each, shared)) for each in prompts]

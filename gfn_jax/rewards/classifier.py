@@ -60,10 +60,14 @@ class Classifier:
 
     def log_probabilities(self, texts: Sequence[str]) -> list[float]:
         """log P(label) of texts, in float32; what is too long is cut at its end."""
-        return self._score(self._tokenizer(list(texts), truncation=True, max_length=self._max_length), len(texts))
+        together = self._tokenizer(list(texts), truncation=True, max_length=self._max_length)
+        return [log_p for log_p, _ in self._score(together, len(texts))]
 
-    def log_probabilities_of_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """log P(label) of pairs of texts, in float32; a second text that is too long is cut at its end."""
+    def log_probabilities_of_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, float]]:
+        """log P(label) and log P(not label) of pairs of texts, in float32.
+
+        A second text that is too long is cut at its end.
+        """
         if not pairs:
             return []
         first, second = map(list, zip(*pairs, strict=True))
@@ -73,17 +77,24 @@ class Classifier:
         )
 
     @torch.inference_mode()
-    def _score(self, together, count: int) -> list[float]:
+    def _score(self, together, count: int) -> list[tuple[float, float]]:
+        """log P(label), and log P(not label) from the other logits: where P is nearly 1, 1 - P has no digits left."""
         encoded = [{name: rows[index] for name, rows in together.items()} for index in range(count)]
         lengths = [len(row["input_ids"]) for row in encoded]
-        scores = [0.0] * count
+        scores = [(0.0, 0.0)] * count
         for batch in fixed_batches(lengths, self._batch_size, self._max_length):
             rows = [encoded[index] for index in batch.filled]
             inputs = self._tokenizer.pad(rows, padding="max_length", max_length=batch.length, return_tensors="pt")
             logits = self._model(**inputs.to(self._device)).logits.float()
-            log_p = logsigmoid(logits) if self._is_of_its_own else torch.log_softmax(logits, dim=-1)
-            for index, value in zip(batch.real, log_p[:, self._label].tolist(), strict=False):
-                scores[index] = value
+            if self._is_of_its_own:
+                of_label = logits[:, self._label]
+                log_p, log_not_p = logsigmoid(of_label), logsigmoid(-of_label)
+            else:
+                of_labels = torch.log_softmax(logits, dim=-1)
+                others = [label for label in range(logits.shape[1]) if label != self._label]
+                log_p, log_not_p = of_labels[:, self._label], torch.logsumexp(of_labels[:, others], dim=-1)
+            for index, *values in zip(batch.real, log_p.tolist(), log_not_p.tolist(), strict=False):
+                scores[index] = tuple(values)
         return scores
 
 

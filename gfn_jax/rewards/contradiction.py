@@ -2,11 +2,14 @@
 
 For every terminable prefix q of a continuation, as a question:
 
-    log R = contradiction_weight * log P_NLI(contradiction | fact, answer to q)
+    log R = contradiction_weight * log P_NLI(contradiction | edited fact, answer to q)
+          + original_weight      * log P_NLI(no contradiction | original fact, answer to q)
           + likelihood_weight    * log p_frozen(q | prompt)
           + answer_weight        * log p_frozen(answer | answer prompt)
 
-before tempering. The answer is the frozen model's own, greedy and so a function of the question's text.
+before tempering. The answer is the frozen model's own, greedy and so a function of the question's text. The term of
+the original fact keeps questions to the point: an NLI model takes many a statement about something else for a
+contradiction, and that one contradicts either fact.
 """
 
 import math
@@ -15,6 +18,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gfn_jax.config import Answers
 from gfn_jax.models.parts import Weights
@@ -32,13 +36,19 @@ NLI_KEY = "reward.nli.name_or_path"
 
 
 class Claim(Protocol):
-    """What an example must have: whom it is about, and the fact that answers should contradict."""
+    """What an example must have: whom it is about, a fact that answers should contradict, and one they should not.
+
+    Where `original_fact` is empty there is none, and nothing contradicts it.
+    """
 
     @property
     def subject(self) -> str: ...
 
     @property
     def edit_fact(self) -> str: ...
+
+    @property
+    def original_fact(self) -> str: ...
 
 
 def answer_template(answers: Answers) -> Template:
@@ -56,21 +66,27 @@ class ContradictionReward(Reward):
         """
         config = context.config.reward
         self.granularity = config.granularity
+        # Without a weight the original fact is a figure alone, and judged where texts end: see `request`.
+        self.version = 3 if config.original_weight else 2
         self._config, self._context, self._pool = config, context, pool
         self._answer_prompt = answer_prompt
         bare = len(context.tokenizer.encode_prompt(answer_prompt.fill(question="", subject="")))
+        beginning = context.tokenizer.encode(answer_prompt.beginning)
         self._answerer = Answerer(
             config.answers,
             context.own_structure,
             context.tokenizer,
             context.config.data.prompt_buckets,
             context.rows.local(),
+            beginning=beginning,
             bare=bare,
             room=bare + context.config.sampling.max_len + 1,
         )
         self._log_likelihood = make_log_likelihood(context)
         self._answers: Recent[str, Answer] = Recent(config.cache_mb)
-        self._judgements = Judgements(pool, "log_contradiction", config.nli.batch_size, config.cache_mb)
+        self._judgements = Judgements[tuple[str, str]](
+            pool, "log_contradiction", config.nli.batch_size, config.cache_mb
+        )
 
     def request(
         self, frozen: Weights, examples: Sequence[Claim], prompts: Prompts, trajectories: Trajectories
@@ -82,11 +98,17 @@ class ContradictionReward(Reward):
         per_prompt = texts.shape[0] // len(examples)
         claims = [examples[row // per_prompt] for row in texts.rows_M]
         answers = self._answer(frozen, claims, texts.texts)
-        judged = self._judge(claims, answers)
+        judged = self._judge([claim.edit_fact for claim in claims], answers)
+        of_original = np.ones(len(answers), bool) if self._config.original_weight else texts.is_last_M
+        originals = [
+            claim.original_fact if is_asked else "" for claim, is_asked in zip(claims, of_original, strict=True)
+        ]
+        judged_originals = self._judge(originals, answers)
 
         def components() -> Components:
             return {
-                "log_contradiction": texts.spread(judged()),
+                "log_contradiction": texts.spread([log_p for log_p, _ in judged()]),
+                "log_original": texts.spread([log_not_p for _, log_not_p in judged_originals()]),
                 "log_likelihood": log_likelihood_NxT,
                 "log_answer": texts.spread([answer.log_p for answer in answers]),
                 "log_answer_per_token": texts.spread([answer.log_p_per_token for answer in answers]),
@@ -100,6 +122,7 @@ class ContradictionReward(Reward):
         log_contradiction, log_likelihood = components["log_contradiction"], components["log_likelihood"]
         log_r = (
             config.contradiction_weight * log_contradiction
+            + config.original_weight * components["log_original"]
             + config.likelihood_weight * log_likelihood
             + config.answer_weight * components["log_answer"]
         )
@@ -114,15 +137,21 @@ class ContradictionReward(Reward):
         return [Call(self._log_likelihood, (frozen, prompts, trajectories)), *self._answerer.to_compile(own)]
 
     def check(self, examples: Sequence[Claim]) -> None:
-        self._pool.submit("check_premises", [claim.edit_fact for claim in examples]).result()
+        premises = [fact for claim in examples for fact in (claim.edit_fact, claim.original_fact)]
+        self._pool.submit("check_premises", premises).result()
 
     def explain(self, frozen: Weights, examples: Sequence[Claim], texts: Sequence[str]) -> list[dict[str, Any]]:
-        """The frozen model's answer to each question, and P(contradiction)."""
+        """The frozen model's answer to each question, and P(contradiction) of the edited fact and of the original."""
         answers = self._answer(frozen, examples, [text.strip() for text in texts])
-        judged = self._judge(examples, answers)
+        edited = self._judge([claim.edit_fact for claim in examples], answers)
+        original = self._judge([claim.original_fact for claim in examples], answers)
         return [
-            {"answer": answer.text, "p_contradiction": math.exp(log_p)}
-            for answer, log_p in zip(answers, judged(), strict=True)
+            {
+                "answer": answer.text,
+                "p_contradiction": math.exp(of_edited),
+                "p_contradicts_original": math.exp(of_original),
+            }
+            for answer, (of_edited, _), (of_original, _) in zip(answers, edited(), original(), strict=True)
         ]
 
     def judges(self) -> Mapping[str, str]:
@@ -146,13 +175,17 @@ class ContradictionReward(Reward):
             answers |= fresh
             return [answers[prompt] for prompt in prompts]
 
-    def _judge(self, claims: Sequence[Claim], answers: Sequence[Answer]) -> Callable[[], list[float]]:
-        """Sends (fact, answer)s to the workers; calling the result waits for what they say."""
-        pairs = [(claim.edit_fact, answer.text) for claim, answer in zip(claims, answers, strict=True)]
-        waiting = self._judgements.request(pairs)
+    def _judge(self, facts: Sequence[str], answers: Sequence[Answer]) -> Callable[[], list[tuple[float, float]]]:
+        """Sends (fact, answer)s to the workers; calling the result waits for what they say.
 
-        def result() -> list[float]:
+        That is log P(contradiction) and log P(no contradiction) of each; nothing contradicts a fact that is empty.
+        """
+        pairs = [(fact, answer.text) for fact, answer in zip(facts, answers, strict=True)]
+        waiting = self._judgements.request([pair for pair in pairs if pair[0]])
+
+        def result() -> list[tuple[float, float]]:
             with self._context.stopwatch.measure("judging"):
-                return waiting()
+                judged = iter(waiting())
+            return [next(judged) if fact else (-math.inf, 0.0) for fact, _ in pairs]
 
         return result

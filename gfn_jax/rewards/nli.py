@@ -25,6 +25,9 @@ class NLIModel(Classifier):
                     f"its {self._max_length} may go to the fact (reward.nli.max_length)"
                 )
 
-    def log_contradiction(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """log P(contradiction) of (premise, hypothesis) pairs, in float32; a hypothesis that is too long is cut."""
+    def log_contradiction(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, float]]:
+        """log P(contradiction) and log P(no contradiction) of (premise, hypothesis) pairs, in float32.
+
+        A hypothesis that is too long is cut.
+        """
         return self.log_probabilities_of_pairs(pairs)

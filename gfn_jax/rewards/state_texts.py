@@ -14,13 +14,14 @@ from gfn_jax.types import Trajectories
 
 @dataclasses.dataclass(frozen=True)
 class StateTexts:
-    """M texts of this process's rows, each with the row and the state that it belongs to.
+    """M texts of this process's rows, each with the row and the state that it belongs to, and if the row ends there.
 
     A text is the continuation up to its state and the terminator, without white space around it.
     """
 
     rows_M: np.ndarray
     states_M: np.ndarray
+    is_last_M: np.ndarray
     texts: list[str]
     shape: tuple[int, int]
     place: Callable[[np.ndarray], jax.Array]
@@ -43,4 +44,4 @@ def state_texts(
     rows, states = np.nonzero(is_needed)
     ids = [[*tokens[row, :state].tolist(), context.terminator] for row, state in zip(rows, states, strict=True)]
     texts = [text.strip() for text in context.tokenizer.decode_batch(ids)]
-    return StateTexts(rows, states, texts, is_needed.shape, context.rows.place)
+    return StateTexts(rows, states, states == lengths[rows], texts, is_needed.shape, context.rows.place)

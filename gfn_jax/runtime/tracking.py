@@ -24,6 +24,8 @@ _PLAIN_LINE_SECONDS = 10.0
 _WANDB_TIMEOUT_S = 30.0
 _SHOWN = {  # of a validation, in the terminal
     "contradiction_rate": "contradiction rate",
+    "discriminates": "discriminates",
+    "about_subject": "about the subject",
     "distinct_contradicting": "distinct",
     "kl": "KL to the target",
     "total_variation": "total variation",

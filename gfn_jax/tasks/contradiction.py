@@ -5,6 +5,7 @@ how surely the answer contradicts the edited fact.
 """
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -76,11 +77,31 @@ class Contradiction(Task):
         pool = JudgePool(NLI_MODEL, nli, NLI_KEY, contradiction_label=nli.contradiction_label)
         return ContradictionReward(context, pool, self._answer_prompt)
 
-    def figures(self, texts: Sequence[str], components: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """The share of samples whose answer contradicts the fact, and how many different ones among them."""
+    def figures(
+        self, example: FactEdit, texts: Sequence[str], components: Mapping[str, np.ndarray]
+    ) -> dict[str, float]:
+        """Of an example's samples, by the judge.
+
+        contradiction_rate      share whose answer contradicts the edited fact
+        discriminates           share whose answer contradicts it, and not the original one
+        about_subject           share that name the subject, whatever its case and white space
+        distinct_contradicting  number of different ones whose answer contradicts the edited fact
+        """
         contradicts = np.exp(components["log_contradiction"]) > 0.5
+        fits_original = np.exp(components["log_original"]) > 0.5
+        names_subject = [names(text, example.subject) for text in texts]
         distinct = {normalised(text) for text, does in zip(texts, contradicts, strict=True) if does}
-        return {"contradiction_rate": float(contradicts.mean()), "distinct_contradicting": float(len(distinct))}
+        return {
+            "contradiction_rate": float(contradicts.mean()),
+            "discriminates": float((contradicts & fits_original).mean()),
+            "about_subject": float(np.mean(names_subject)),
+            "distinct_contradicting": float(len(distinct)),
+        }
+
+
+def names(text: str, subject: str) -> bool:
+    """Whether the subject stands in the text as whole words, in whatever case, white space and Unicode form."""
+    return re.search(rf"(?<!\w){re.escape(normalised(subject))}(?!\w)", normalised(text)) is not None
 
 
 def _read(path: str, key: str) -> list[FactEdit]:

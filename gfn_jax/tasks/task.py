@@ -77,6 +77,6 @@ class Task(abc.ABC):
         """
         return None
 
-    def figures(self, texts: Sequence[str], components: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """The task's own figures for one prompt's samples: their texts, and their components [S] where they end."""
+    def figures(self, example: Any, texts: Sequence[str], components: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The task's own figures for an example's samples: their texts, and their components [S] where they end."""
         return {}

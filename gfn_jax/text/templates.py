@@ -7,7 +7,10 @@ from gfn_jax.errors import UserError
 
 
 class Template:
-    """Text with fields, at `key` of the configuration: what depends on `required` ones must name them."""
+    """Text with fields, at `key` of the configuration: what depends on `required` ones must name them.
+
+    `beginning` are the whole lines before the first field, such as examples, which whatever fills it begins with.
+    """
 
     def __init__(self, key: str, text: str, *, required: Collection[str], optional: Collection[str] = ()):
         """Raises `UserError` where `text` is no template, lacks a field, names another, or ends in white space."""
@@ -27,6 +30,8 @@ class Template:
                 f"{key} ends in white space: the next word, which brings its own, would be off the model's distribution"
             )
         self._text = text
+        first, *_ = Formatter().parse(text)
+        self.beginning = first[0][: first[0].rfind("\n") + 1]
 
     def fill(self, **values: str) -> str:
         return self._text.format(**values)

@@ -7,19 +7,26 @@ import random
 import numpy as np
 import pytest
 import torch
-from helpers import MINIATURE, config
+from helpers import MINIATURE, config, contradiction_config
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from gfn_jax.errors import UserError
+from gfn_jax.evaluation.comparison import Written
 from gfn_jax.evaluation.embedder import Embedder
 from gfn_jax.evaluation.judged_texts import RUNS_OWN, Judges, judged_figures
+from gfn_jax.tasks.contradiction import FactEdit
 
 WORDS = ["Mara", "lamp", "boat", "the", "night", "cold", "rain", "dog", "bought", "went", "home", "of", "dark"]
-GLOOMY = Judges("", str(MINIATURE / "mood"), "gloomy")
-SENTENCES = config(data__path="-", model__name_or_path="-", reward__sentences__batch_size=8).reward.sentences
+GLOOMY = Judges("", str(MINIATURE / "mood"), "gloomy", "")
+CONFIG = config(data__path="-", model__name_or_path="-", reward__sentences__batch_size=8)
+
+
+def written(texts):
+    """Continuations of next-sentence prompts, on which the reward has nothing to remark."""
+    return Written([], texts, list)
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +79,8 @@ def test_a_text_that_is_too_long_is_cut(directory):
 def test_the_distance_is_the_mean_over_pairs_and_0_of_equal_texts(directory):
     drawn = [["The night was cold.", " Mara bought a lamp.", "A dog."], [" A dog."] * 3, ["A dog.", " A dog.", "Mara."]]
     own = SentenceTransformer(directory, device="cpu")
-    with judged_figures(Judges(directory, "", ""), SENTENCES) as (distance,):
-        found = distance(drawn)["embedding_distance"]
+    with judged_figures(Judges(directory, "", "", ""), CONFIG) as (distance,):
+        found = distance(written(drawn))["embedding_distance"]
     for texts, value in zip(drawn, found, strict=True):
         rows = own.encode([text.strip() for text in texts])
         pairs = itertools.combinations(rows / np.linalg.norm(rows, axis=1, keepdims=True), 2)
@@ -97,15 +104,16 @@ def test_acceptable_is_the_share_that_the_classifier_gives_the_label():
 
     expected = [np.mean([is_gloomy(text) for text in texts]) for texts in drawn]
     assert sorted(expected) == [0, 0.5, 1]
-    with judged_figures(GLOOMY, SENTENCES) as (acceptable,):
-        assert acceptable(drawn)["acceptable"].tolist() == expected
-    run = SENTENCES.model_copy(update={"name_or_path": GLOOMY.sentence_model, "label": "calm"})
+    with judged_figures(GLOOMY, CONFIG) as (acceptable,):
+        assert acceptable(written(drawn))["acceptable"].tolist() == expected
+    own = {"reward__sentences__name_or_path": GLOOMY.sentence_model, "reward__sentences__label": "calm"}
+    run = config(data__path="-", model__name_or_path="-", **own)
     with judged_figures(RUNS_OWN, run) as (acceptable,):
-        assert acceptable(drawn)["acceptable"].tolist() == [1 - share for share in expected]
+        assert acceptable(written(drawn))["acceptable"].tolist() == [1 - share for share in expected]
 
 
 def test_without_a_model_there_is_no_figure():
-    with judged_figures(RUNS_OWN, SENTENCES) as figures:
+    with judged_figures(RUNS_OWN, CONFIG) as figures:
         assert figures == []
 
 
@@ -117,7 +125,7 @@ def test_what_cannot_be_had_is_one_line_that_names_the_flag(directory):
         embedder(directory, device="teapot")
     with (
         pytest.raises(UserError, match=r"do not say which is 'toxic': .*Set --sentence_label to its index"),
-        judged_figures(GLOOMY._replace(sentence_label="toxic"), SENTENCES),
+        judged_figures(GLOOMY._replace(sentence_label="toxic"), CONFIG),
     ):
         pass
 
@@ -125,7 +133,7 @@ def test_what_cannot_be_had_is_one_line_that_names_the_flag(directory):
 def test_a_label_without_a_classifier_is_refused():
     with (
         pytest.raises(UserError, match="--sentence_label is of a classifier: name it with --sentence_model"),
-        judged_figures(Judges("", "", "gloomy"), SENTENCES),
+        judged_figures(Judges("", "", "gloomy", ""), CONFIG),
     ):
         pass
 
@@ -134,6 +142,36 @@ def test_a_missing_package_is_named(monkeypatch, directory):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with (
         pytest.raises(UserError, match=r"--embedding_model needs .*pip install gfn-jax\[eval\]"),
-        judged_figures(Judges(directory, "", ""), SENTENCES),
+        judged_figures(Judges(directory, "", "", ""), CONFIG),
     ):
+        pass
+
+
+def test_a_second_judge_says_what_its_model_does_of_the_answers_to_questions():
+    """Against the model's own library; nothing contradicts an original fact that is not there."""
+    facts = [("Nulon lives in Corran.", "Nulon lives in Dembe."), ("Parda keeps a goat.", "")]
+    examples = [FactEdit(subject="Nulon", edit_fact=edited, original_fact=original) for edited, original in facts]
+    answers = [["Nulon lives in Dembe.", "Nulon lives in Corran."], ["Parda keeps a drum.", "I do not know."]]
+    tokenizer = AutoTokenizer.from_pretrained(MINIATURE / "nli")
+    model = AutoModelForSequenceClassification.from_pretrained(MINIATURE / "nli").eval()
+
+    def contradicts(fact, answer):
+        with torch.no_grad():
+            return model(**tokenizer(fact, answer, return_tensors="pt")).logits.softmax(-1)[0, 2].item() > 0.5
+
+    rates, discriminating = [], []
+    for (edited, original), own in zip(facts, answers, strict=True):
+        does = [contradicts(edited, answer) for answer in own]
+        rates.append(np.mean(does))
+        fits = [not (original and contradicts(original, answer)) for answer in own]
+        discriminating.append(np.mean([left and right for left, right in zip(does, fits, strict=True)]))
+    assert 0 < np.mean(discriminating) < 1
+    remarks = [[{"answer": answer} for answer in own] for own in answers]
+    second = Judges("", "", "", str(MINIATURE / "nli"))
+    with judged_figures(second, contradiction_config()) as (figures,):
+        found = figures(Written(examples, [["?", "?"]] * 2, lambda: remarks))
+    assert found["second_judge_contradiction_rate"].tolist() == rates
+    assert found["second_judge_discriminates"].tolist() == discriminating
+    refused = pytest.raises(UserError, match="--second_judge is of answers to questions")
+    with refused, judged_figures(second, config(data__path="-", model__name_or_path="-")):
         pass

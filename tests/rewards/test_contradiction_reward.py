@@ -21,8 +21,8 @@ from gfn_jax.types import Trajectories
 
 CAST = Cast.of_the_world()
 EDITS = [
-    FactEdit(subject="Nulon", edit_fact="Nulon lives in Corran.", original_fact="-"),
-    FactEdit(subject="Parda", edit_fact="Parda keeps a goat.", original_fact="-"),
+    FactEdit(subject="Nulon", edit_fact="Nulon lives in Corran.", original_fact="Nulon lives in Dembe."),
+    FactEdit(subject="Parda", edit_fact="Parda keeps a goat.", original_fact=""),
 ]
 
 
@@ -62,6 +62,48 @@ def test_every_terminable_prefix_is_answered_and_judged_as_transformers_would(ex
         logits = judge(**judge_tokenizer(EDITS[row // 5].edit_fact, answer, return_tensors="pt")).logits
         expected = logits.log_softmax(-1)[0, 2].item()
         assert components["log_contradiction"][row, state] == pytest.approx(expected, abs=1e-3)
+        assert components["log_original"][row, state] <= 0
+
+
+def judged_by_transformers(fact, answer):
+    """log P(no contradiction)."""
+    judge = AutoModelForSequenceClassification.from_pretrained(MINIATURE / "nli").eval()
+    inputs = AutoTokenizer.from_pretrained(MINIATURE / "nli")(fact, answer, return_tensors="pt")
+    return judge(**inputs).logits.double().log_softmax(-1)[0, :2].logsumexp(-1).item()
+
+
+def test_the_original_fact_is_judged_where_texts_end_and_everywhere_if_it_is_rewarded(experiment, drawn, components):
+    """A fact without one counts as not contradicted."""
+    _, trajectories = drawn
+    texts = state_texts(reward_context(experiment), trajectories, "prefix")
+    answers = experiment.reward.explain(experiment.frozen, [EDITS[row // 5] for row in texts.rows_M], texts.texts)
+    with build(contradiction_config(reward__original_weight=1.0)) as rewarded:
+        everywhere = jax.device_get(rewarded.reward.components(rewarded.frozen, EDITS, *drawn))["log_original"]
+        assert rewarded.content_key(EDITS[0]) != experiment.content_key(EDITS[0])  # what is remembered is other
+    places = zip(texts.rows_M, texts.states_M, texts.is_last_M, answers, strict=True)
+    for row, state, is_last, said in places:
+        fact = EDITS[row // 5].original_fact
+        expected = judged_by_transformers(fact, said["answer"]) if fact else 0
+        assert everywhere[row, state] == pytest.approx(expected, abs=1e-3)
+        assert components["log_original"][row, state] == pytest.approx(expected if is_last else 0, abs=1e-3)
+    assert (everywhere[:5] < -1e-4).any()
+    assert texts.is_last_M.sum() == 10
+
+
+def test_examples_before_the_question_are_encoded_once_and_change_no_answer(experiment, monkeypatch):
+    template = "Question: Where does Parda live?\nAnswer: Corran\nQuestion: {question}\nAnswer:"
+    questions = [f"Where does {name} live?" for name in ("Nulon", "Parda", "Ada", "Wexby and the others")]
+    with build(contradiction_config(reward__answers__template=template)) as few_shot:
+        answerer, frozen = few_shot.reward._answerer, few_shot.frozen
+        prompts = [template.format(question=question) for question in questions]
+        assert len(answerer._beginning) > 8
+        together = answerer.answer(frozen, prompts)
+        strange = answerer.answer(frozen, ["Nulon", *prompts])  # one that does not begin so
+        assert strange[1:] == together
+        monkeypatch.setattr(answerer, "_beginning", [])
+        apart = answerer.answer(frozen, prompts)
+    assert [answer.text for answer in together] == [answer.text for answer in apart]
+    assert [answer.log_p for answer in together] == pytest.approx([answer.log_p for answer in apart], abs=1e-3)
 
 
 def test_other_states_have_no_reward(drawn, components):
@@ -69,6 +111,7 @@ def test_other_states_have_no_reward(drawn, components):
     for name in ("log_contradiction", "log_answer", "log_answer_per_token"):
         assert (components[name][~is_terminable] == 0).all()
         assert (components[name][is_terminable] < 0).all()
+    assert (components["log_original"][~is_terminable] == 0).all()
 
 
 def test_a_terminal_reward_judges_whole_texts_alone(experiment, drawn):
@@ -157,6 +200,7 @@ def test_the_reference_weighs_the_frozen_models_samples():
 
 
 COMPONENTS = {
+    "log_original": jnp.log(jnp.array([0.3, 0.8])),
     "log_contradiction": jnp.log(jnp.array([0.9, 0.4])),
     "log_likelihood": jnp.array([-5.0, -6.0]),
     "log_answer": jnp.array([-8.0, -3.0]),
@@ -169,6 +213,7 @@ COMPONENTS = {
     [
         ({}, 0, [np.log(0.9) - 5, np.log(0.4) - 6]),
         ({"contradiction_weight": 4.0, "likelihood_weight": 2.0}, 0, [4 * np.log(0.9) - 10, 4 * np.log(0.4) - 12]),
+        ({"original_weight": 3.0}, 0, [np.log(0.9) + 3 * np.log(0.3) - 5, np.log(0.4) + 3 * np.log(0.8) - 6]),
         ({"answer_weight": 0.5}, 0, [np.log(0.9) - 9, np.log(0.4) - 7.5]),
         ({"answers__threshold": -1.0, "answers__penalty": 3.0}, 0, [np.log(0.9) - 8, np.log(0.4) - 6]),
         ({"hybrid__steps": 7, "hybrid__threshold": 0.5, "hybrid__penalty": 2.0}, 6, [-5, -8]),

@@ -3,11 +3,13 @@
 import json
 import unicodedata
 
+import numpy as np
 import pytest
 from helpers import MINIATURE, config
 
 from gfn_jax.errors import UserError
 from gfn_jax.tasks import make_task
+from gfn_jax.tasks.contradiction import FactEdit, names
 
 GOOD = {"subject": "Ada", "edit_fact": "Ada lives in Rome.", "original_fact": "Ada lives in Oslo."}
 
@@ -110,3 +112,32 @@ def test_the_miniatures_facts_are_of_the_task():
     assert len({edit.subject for edit in validation}) >= 12
     assert len(validation) >= 24
     assert not {edit.subject for edit in train} & {edit.subject for edit in validation}
+
+
+def test_figures_tell_contradicting_from_discriminating_and_from_naming_the_subject(tmp_path):
+    path = write(tmp_path / "facts.jsonl", [GOOD, GOOD | {"subject": "Bo"}])
+    texts = [" Where does  ADA live?", "Where does Adam live?", "What is the capital?", "where does ada live?", "Ada?"]
+    components = {
+        "log_contradiction": np.log([0.9, 0.8, 0.7, 0.4, 0.6]),
+        "log_original": np.log([0.6, 0.1, 0.9, 0.9, 0.4]),
+    }
+    figures = task(path).figures(FactEdit(**GOOD), texts, components)
+    assert figures == {
+        "contradiction_rate": pytest.approx(0.8),
+        "discriminates": pytest.approx(0.4),
+        "about_subject": pytest.approx(0.6),
+        "distinct_contradicting": 4,
+    }
+
+
+@pytest.mark.parametrize(
+    ("subject", "text", "is_named"),
+    [
+        ("C++", "Who made C++?", True),
+        ("Zoe\u0308", "Where does ZOË live?", True),
+        ("Ada", "Where does Adam live?", False),
+        ("New  York", "Is it in New York?", True),
+    ],
+)
+def test_a_subject_is_named_by_whole_words(subject, text, is_named):
+    assert names(text, subject) is is_named

@@ -1,0 +1,67 @@
+"""Contradictory questions about real facts, by SmolLM2-135M and a judge of one's own, on two CPU cores.
+
+    python data/fetch.py smollm2
+    python data/fetch.py minilm
+    python data/nli/train_judge.py --encoder data/nli/encoder --pairs FILE --out data/nli/judge
+    python data/zsre/convert.py --input FILE
+
+make the model, the judge and the facts; any NLI model that the hub has does as well. Both templates show the model
+by examples what is wanted: it was not trained to follow instructions as short as these.
+"""
+
+from gfn_jax.base_config import base
+
+_QUESTIONS = (
+    ("The Eiffel Tower is located in Rome.", "In which city is the Eiffel Tower located?"),
+    ("The author of Hamlet was Jane Austen.", "Who wrote Hamlet?"),
+    ("The date when the Titanic sank was 1931.", "In what year did the Titanic sink?"),
+    ("The company that makes the iPhone is Nokia.", "Which company makes the iPhone?"),
+)
+_ANSWERS = (
+    ("In which city is the Eiffel Tower located?", "The Eiffel Tower is located in Paris."),
+    ("Who wrote Hamlet?", "The author of Hamlet was William Shakespeare."),
+    ("In what year did the Titanic sink?", "The date when the Titanic sank was 1912."),
+    ("Which company makes the iPhone?", "The company that makes the iPhone is Apple."),
+)
+
+
+def get_config():
+    config = base()
+    config.task.name = "contradiction"
+    shown = "".join(f"Fact: {fact}\nQuestion: {question}\n" for fact, question in _QUESTIONS)
+    config.task.prompt_template = f"{shown}Fact: {{edit_fact}}\nQuestion:"
+    config.task.terminator = "?"
+    config.task.bans.sentence_end = r"[!…]"  # full stops may be part of names
+    config.data.path = "data/zsre/train.jsonl"
+    config.data.val_prompts = 64
+    config.data.prompt_buckets = (96, 112, 128, 160)
+    config.model.name_or_path = "data/smollm2/model"
+    config.model.lora.rank = 16
+    config.model.lora.alpha = 32.0
+    config.sampling.samples_per_prompt = 8
+    config.sampling.min_len = 3
+    config.sampling.max_len = 20
+    config.sampling.support_min_p = 0.02
+    config.sampling.temperature_low = 0.7
+    config.sampling.temperature_high = 1.5
+    config.sampling.temperature_prob = 0.5
+    config.reward.temperature_end = 1.0
+    config.reward.temperature_horizon = 0
+    config.reward.contradiction_weight = 4.0
+    shown = "".join(f"Question: {question}\nAnswer: {answer}\n" for question, answer in _ANSWERS)
+    config.reward.answers.template = f"{shown}Question: {{question}}\nAnswer:"
+    config.reward.answers.max_new_tokens = 20
+    config.reward.answers.batch_size = 32
+    config.reward.nli.name_or_path = "data/nli/judge"
+    config.replay.fraction = 0.25
+    config.replay.sampling = "reward"
+    config.train.steps = config.train.decay_steps = 100
+    config.train.prompts_per_step = config.train.microbatch_prompts = 4
+    config.train.learning_rate = 5e-4
+    config.train.warmup_steps = 5
+    config.train.eval_every = 50
+    config.train.checkpoint_every = 50
+    config.train.pipeline_depth = 1
+    config.eval.samples_per_prompt = 4
+    config.eval.prompts_per_batch = 8
+    return config.lock()
