@@ -24,15 +24,14 @@ def get_config():
     config.sampling.temperature_high = 2.0
     config.sampling.temperature_prob = 0.666
     config.reward.temperature_end = 0.8
-    config.reward.temperature_horizon = 100
+    config.reward.temperature_horizon = 60
     config.replay.fraction = 0.25
-    config.train.steps = config.train.decay_steps = 200
-    config.train.prompts_per_step = 8
-    config.train.microbatch_prompts = 4
+    config.train.steps = config.train.decay_steps = 120
+    config.train.prompts_per_step = config.train.microbatch_prompts = 4
     config.train.learning_rate = 1e-3
     config.train.warmup_steps = 5
-    config.train.eval_every = 50
-    config.train.checkpoint_every = 50
+    config.train.eval_every = 60
+    config.train.checkpoint_every = 60
     config.eval.samples_per_prompt = 8
     config.eval.prompts_per_batch = 8
     return config.lock()

@@ -89,6 +89,13 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def plain(value: Any) -> Any:
+    """Named tuples as JSON objects, all the way down."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    return {name: plain(inner) for name, inner in value.items()} if isinstance(value, dict) else value
+
+
 def _parsed(text: str | bytes) -> Any:
     """What a JSON text says, with None for the numbers that Python writes and JSON does not have."""
     return json.loads(text, parse_constant=lambda name: None)

@@ -19,7 +19,7 @@ from gfn_jax.errors import TrainingError, UserError
 from gfn_jax.evaluation.equal_diversity import AtEqualDiversity
 from gfn_jax.evaluation.frontier import FAMILIES, POLICY, Row, Run, pooled, rows
 from gfn_jax.reporting.row_shapes import COMPARISON, checked
-from gfn_jax.run_files import finite, read_json, replace_file
+from gfn_jax.run_files import finite, plain, read_json, replace_file
 
 T = TypeVar("T")
 _STOPPED = 3
@@ -77,7 +77,7 @@ def sweep(
     about = {**counts, "flags": [*training, *comparing], "machines": machines}
     replace_file(
         workdir / "frontier.json",
-        json.dumps(finite({**about, "rows": [_plain(row) for row in found]}), indent=1) + "\n",
+        json.dumps(finite({**about, "rows": [plain(row) for row in found]}), indent=1) + "\n",
     )
     _draw(pooled(runs), workdir / "frontier.png")
     console.print(f"figures and plot are in {workdir / 'frontier.json'} and {workdir / 'frontier.png'}", soft_wrap=True)
@@ -161,13 +161,6 @@ def _table(found: Sequence[Row], prompts: int, samples: int) -> Table:
 
 def _pair(beside: AtEqualDiversity | None) -> tuple[str, str]:
     return (beside.baseline.in_short, beside.difference.in_short) if beside else ("outside", "")
-
-
-def _plain(value: Any) -> Any:
-    """Named tuples as JSON objects, all the way down."""
-    if hasattr(value, "_asdict"):
-        value = value._asdict()
-    return {name: _plain(inner) for name, inner in value.items()} if isinstance(value, dict) else value
 
 
 def _draw(methods: Sequence[dict[str, Any]], file: Path) -> None:

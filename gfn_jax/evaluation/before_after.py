@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # it imports jax, which a report of a run's files needs not
 
 _ROWS = {  # figure -> what it says; those that a task does not have are left out
     "contradiction_rate": "contradiction rate",
-    "discriminates": "of these not the original fact",
+    "discriminates": "discriminates",
     "about_subject": "names the subject",
     "distinct_contradicting": "distinct contradicting",
     "kl": "KL to the target",

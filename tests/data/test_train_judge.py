@@ -27,7 +27,13 @@ def encoder(tmp_path_factory) -> Path:
     words += [f"n{number}" for number in range(60)]
     (place / "vocab.txt").write_text("\n".join(words) + "\n")
     torch.manual_seed(0)
-    sizes = {"hidden_size": 28, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 52, "initializer_range": 0.5}
+    sizes = {
+        "hidden_size": 28,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 52,
+        "initializer_range": 0.5,
+    }
     BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=32, **sizes)).save_pretrained(place)
     BertTokenizer(str(place / "vocab.txt"), model_max_length=32).save_pretrained(place)
     return place
