@@ -6,16 +6,16 @@
     python data/zsre/convert.py --input FILE
 
 make the model, the judge and the facts; any NLI model that the hub has does as well. Both templates show the model
-by examples what is wanted: it was not trained to follow instructions as short as these.
+by examples what is wanted.
 """
 
 from gfn_jax.base_config import base
 
 _QUESTIONS = (
-    ("The Eiffel Tower is located in Rome.", "In which city is the Eiffel Tower located?"),
-    ("The author of Hamlet was Jane Austen.", "Who wrote Hamlet?"),
-    ("The date when the Titanic sank was 1931.", "In what year did the Titanic sink?"),
-    ("The company that makes the iPhone is Nokia.", "Which company makes the iPhone?"),
+    ("The Eiffel Tower is located in Rome.", "Eiffel Tower", "In which city is the Eiffel Tower located?"),
+    ("The author of Hamlet was Jane Austen.", "Hamlet", "Who was the author of Hamlet?"),
+    ("The date when the Titanic sank was 1931.", "Titanic", "When did the Titanic sink?"),
+    ("The company that makes the iPhone is Nokia.", "iPhone", "Which company makes the iPhone?"),
 )
 _ANSWERS = (
     ("In which city is the Eiffel Tower located?", "The Eiffel Tower is located in Paris."),
@@ -28,13 +28,17 @@ _ANSWERS = (
 def get_config():
     config = base()
     config.task.name = "contradiction"
-    shown = "".join(f"Fact: {fact}\nQuestion: {question}\n" for fact, question in _QUESTIONS)
-    config.task.prompt_template = f"{shown}Fact: {{edit_fact}}\nQuestion:"
+    form = "Fact: {}\nSubject: {}\nQuestion:{}"
+    shown = "\n\n".join(form.format(fact, subject, f" {question}") for fact, subject, question in _QUESTIONS)
+    config.task.prompt_template = (
+        "Each fact is turned into the question that it answers.\n\n"
+        f"{shown}\n\n{form.format('{edit_fact}', '{subject}', '')}"
+    )
     config.task.terminator = "?"
     config.task.bans.sentence_end = r"[!…]"  # full stops may be part of names
     config.data.path = "data/zsre/train.jsonl"
     config.data.val_prompts = 64
-    config.data.prompt_buckets = (96, 112, 128, 160)
+    config.data.prompt_buckets = (128, 144, 160, 192)
     config.model.name_or_path = "data/smollm2/model"
     config.model.lora.rank = 16
     config.model.lora.alpha = 32.0

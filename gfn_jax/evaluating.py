@@ -29,11 +29,12 @@ _COLUMNS = {  # of the terminal's table: figure -> heading; those that a task do
     "log_r": "log R",
     "contradiction_rate": "contradict",
     "discriminates": "discrim.",
-    "about_subject": "subject",
     "second_judge_contradiction_rate": "2nd judge",
     "diversity": "diversity",
     "own_log_ratio_var": "variance",
 }
+_INSTEAD_OF = {"discriminates": "log_r", "second_judge_contradiction_rate": "own_log_ratio_var"}
+"""Columns that stand in another's place, so that a table fits 80 characters."""
 
 
 def evaluate(
@@ -91,14 +92,17 @@ def evaluate(
 
 
 def _table(results: Sequence[Compared], prompts: int, samples: int) -> Table:
+    there = {name for result in results for name in result.per_prompt}
+    left_out = {other for name, other in _INSTEAD_OF.items() if name in there}
+    names = [name for name in _COLUMNS if name in there - left_out]
+    variance = "variance: of log R - log π over own samples of a prompt; " if "own_log_ratio_var" in names else ""
     table = Table(
         title=f"{prompts} validation prompts, {samples} continuations each: means and half their 95% intervals",
-        caption="log p: frozen model's; variance: of log R - log π over own samples of a prompt; s: without compiling",
+        caption=f"log p: frozen model's; {variance}s: without compiling",
         box=box.SIMPLE_HEAD,
         padding=0,
         pad_edge=False,
     )
-    names = [name for name in _COLUMNS if any(name in result.per_prompt for result in results)]
     table.add_column("method", no_wrap=True)
     for name in names:
         table.add_column(_COLUMNS[name], justify="right", no_wrap=True)
