@@ -28,7 +28,14 @@ from gfn_jax.tasks import TASKS
 from gfn_jax.tasks.next_sentence import NextSentence
 
 TRAIN_METRICS = {"train/loss", "train/log_r", "train/seconds", "train/trajectories_per_s"}
-COMPONENTS = ("log_contradiction", "log_likelihood", "log_answer", "log_answer_per_token", "log_sentence")
+COMPONENTS = (
+    "log_contradiction",
+    "log_original",
+    "log_likelihood",
+    "log_answer",
+    "log_answer_per_token",
+    "log_sentence",
+)
 VAL_METRICS = {
     "val/log_r",
     "val/mixture_log_ratio_var",
