@@ -125,7 +125,7 @@ def judged_figures(judges: Judges, config: Config) -> Iterator[list[TextFigures]
                 Written([], [["A model that cannot judge this sentence says why before anything is measured."]], list)
             )
         if judges.second_judge:
-            if not issubclass(type(make_task(config)), Contradiction):
+            if not isinstance(make_task(config), Contradiction):
                 raise UserError("--second_judge is of answers to questions, and the run's task has none")
             nli = config.reward.nli.model_copy(update={"name_or_path": judges.second_judge})
             pool = JudgePool(NLI_MODEL, nli, "--second_judge", contradiction_label=-1)

@@ -71,7 +71,8 @@ class ContradictionReward(Reward):
         self._config, self._context, self._pool = config, context, pool
         self._answer_prompt = answer_prompt
         bare = len(context.tokenizer.encode_prompt(answer_prompt.fill(question="", subject="")))
-        beginning = context.tokenizer.encode(answer_prompt.beginning)
+        shown = answer_prompt.beginning
+        beginning = context.tokenizer.encode_prompt(shown) if shown else []  # as prompts are, with what starts a text
         self._answerer = Answerer(
             config.answers,
             context.own_structure,
