@@ -35,7 +35,7 @@ from processes import Run as Started
 from rich.console import Console
 from run_files import json_lines, without_times
 
-from gfn_jax.content import files_sha256
+from gfn_jax.runtime.content import files_sha256
 
 STEPS = 24
 SHORT = {

@@ -71,9 +71,10 @@ def elbo_change(workdir: Path, last: int) -> dict[str, float]:
 
 def compare_with_target(workdir: Path, samples: int) -> dict[str, float]:
     """The policy against the importance-weighted reference, fact by fact."""
-    from gfn_jax.config_reading import read_run_config
+    from gfn_jax.config.reading import read_run_config
     from gfn_jax.evaluation.reference import References
-    from gfn_jax.experiment import Examples, build
+    from gfn_jax.experiment.examples import Examples
+    from gfn_jax.experiment.experiment import build
     from gfn_jax.text.prompts import normalised
 
     config = read_run_config(workdir)

@@ -28,12 +28,12 @@ from exactness_report import plot, print_table, write
 from machine import describe
 from rich.console import Console
 
-from gfn_jax.base_config import base
-from gfn_jax.config import Config
-from gfn_jax.config_reading import parse_config
+from gfn_jax.config.base import base
+from gfn_jax.config.reading import parse_config
+from gfn_jax.config.schema import Config
+from gfn_jax.experiment.train_step import StepFunctions
+from gfn_jax.models.mesh import make_mesh, replicated
 from gfn_jax.objectives import OBJECTIVES
-from gfn_jax.runtime.mesh import make_mesh, replicated
-from gfn_jax.runtime.train_step import StepFunctions
 from gfn_jax.types import Prompts, Trajectories
 
 WORDS, MAX_LEN = 4, 3

@@ -50,7 +50,7 @@ class Outcomes:
         self.unexpected: dict[str, dict[str, Any]] = {}
 
     def add(self, number: int, error: BaseException | None) -> None:
-        from gfn_jax.errors import TrainingError, UserError
+        from gfn_jax.runtime.errors import TrainingError, UserError
 
         self.inputs += 1
         if error is None:

@@ -22,11 +22,11 @@ from safetensors.numpy import save
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import decoders, models, normalizers, processors
 
-from gfn_jax import commands
-from gfn_jax.base_config import base
-from gfn_jax.config_reading import flat, parse_config
-from gfn_jax.errors import UserError
-from gfn_jax.experiment import Examples, build
+from gfn_jax.config import command_line
+from gfn_jax.config.base import base
+from gfn_jax.config.reading import flat, parse_config
+from gfn_jax.experiment.examples import Examples
+from gfn_jax.experiment.experiment import build
 from gfn_jax.models import gguf_conversion, peft_adapters
 from gfn_jax.models.hf_architecture import make_architecture, read_architecture
 from gfn_jax.models.hf_weights import load_weights, tensor_shapes
@@ -36,13 +36,14 @@ from gfn_jax.replay.entry import Entry
 from gfn_jax.replay.memory import MemoryReplay
 from gfn_jax.replay.redis import RedisReplay
 from gfn_jax.reporting.page import write_report
-from gfn_jax.runtime.checkpoint import Checkpoints
-from gfn_jax.seeding import sow
+from gfn_jax.runs.checkpoint import Checkpoints
+from gfn_jax.runs.opened import read_finished_config
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.tasks import make_task
 from gfn_jax.text.tokenizer import Tokenizer
 from gfn_jax.text.vocabulary import banned_items, terminator_id
-from gfn_jax.trained_run import read_finished_config
-from gfn_jax.training import train
+from gfn_jax.training.loop import train
+from gfn_jax.training.seeds import sow
 from gfn_jax.types import LoRAConfig
 
 ROOT = Path(__file__).parent.parent
@@ -141,9 +142,9 @@ def overrides(place: Path) -> Try:
         try:
             with mock.patch("sys.argv", argv):  # where the library looks for keys
                 values(argv)
-        except commands.OF_FLAGS as error:
-            raise UserError(commands.one_line(error, argv)) from error
-        commands.read_config_flag(holder)
+        except command_line.OF_FLAGS as error:
+            raise UserError(command_line.one_line(error, argv)) from error
+        command_line.read_config_flag(holder)
 
     return read
 

@@ -42,12 +42,12 @@ def ours(gguf: str, lines: list[str], results: Any) -> None:
     import jax
     import jax.numpy as jnp
 
-    from gfn_jax.base_config import base
-    from gfn_jax.config_reading import parse_config
+    from gfn_jax.config.base import base
+    from gfn_jax.config.reading import parse_config
     from gfn_jax.models.hf_files import find_model as find_files
     from gfn_jax.models.layout import WHEREVER
-    from gfn_jax.runtime.mesh import make_mesh, weight_shardings
-    from gfn_jax.runtime.model import find_model, load_model
+    from gfn_jax.models.loading import find_model, load_model
+    from gfn_jax.models.mesh import make_mesh, weight_shardings
     from gfn_jax.text.tokenizer import Tokenizer
     from gfn_jax.types import Prompts
 

@@ -89,11 +89,11 @@ def write(directory: Path, model: str) -> tuple[int, int]:
 def load(directory: Path, dtype: str, quantize: str) -> dict[str, float]:
     import jax
 
-    from gfn_jax.base_config import base
-    from gfn_jax.config_reading import parse_config
+    from gfn_jax.config.base import base
+    from gfn_jax.config.reading import parse_config
     from gfn_jax.models.layout import WHEREVER
-    from gfn_jax.runtime.mesh import make_mesh, weight_shardings
-    from gfn_jax.runtime.model import find_model, load_model
+    from gfn_jax.models.loading import find_model, load_model
+    from gfn_jax.models.mesh import make_mesh, weight_shardings
 
     raw = base()
     raw.data.path = "unused"

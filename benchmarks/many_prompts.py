@@ -20,8 +20,9 @@ from machine import describe
 from rich.console import Console
 from rich.table import Table
 
-from gfn_jax.config_reading import parse_config
-from gfn_jax.experiment import Examples, build
+from gfn_jax.config.reading import parse_config
+from gfn_jax.experiment.examples import Examples
+from gfn_jax.experiment.experiment import build
 
 ROOT = Path(__file__).parent.parent
 

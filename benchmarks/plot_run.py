@@ -16,8 +16,8 @@ from run_files import json_lines
 from gfn_jax.reporting.balance import clouds, draw_balance, limits
 from gfn_jax.reporting.curves import Curve, draw_curve
 from gfn_jax.reporting.palette import PRINTED
-from gfn_jax.reporting.run_record import RunRecord, read_run
 from gfn_jax.reporting.svg import plain
+from gfn_jax.runs.record import RunRecord, read_run
 
 
 def main() -> None:

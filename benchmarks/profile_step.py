@@ -24,11 +24,11 @@ from rich.table import Table
 from step_programs import StepPrograms, make_step
 from step_time import LENGTH, PROMPT, RANK, SAMPLES
 
-from gfn_jax.base_config import base
-from gfn_jax.config_reading import parse_config
+from gfn_jax.config.base import base
+from gfn_jax.config.reading import parse_config
 from gfn_jax.models.layout import WHEREVER
-from gfn_jax.runtime.mesh import make_mesh, weight_shardings
-from gfn_jax.runtime.model import find_model, load_model
+from gfn_jax.models.loading import find_model, load_model
+from gfn_jax.models.mesh import make_mesh, weight_shardings
 from gfn_jax.runtime.startup import configure_jax
 from gfn_jax.types import Prompts
 

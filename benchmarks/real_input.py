@@ -22,9 +22,10 @@ from ml_collections import ConfigDict
 from rich.progress import track
 
 from gfn_jax import objectives
-from gfn_jax.base_config import base
-from gfn_jax.config_reading import parse_config
-from gfn_jax.experiment import Examples, build
+from gfn_jax.config.base import base
+from gfn_jax.config.reading import parse_config
+from gfn_jax.experiment.examples import Examples
+from gfn_jax.experiment.experiment import build
 from gfn_jax.policy.scorer import score
 
 

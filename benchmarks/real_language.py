@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from run_files import json_lines
 
-from gfn_jax.run_files import plain
+from gfn_jax.runtime.json_files import plain
 
 TEMPERATURES, SEEDS = (0.8, 0.85, 0.9), (0, 1)
 METHODS = ["GFlowNet", "sampling"]

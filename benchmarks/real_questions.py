@@ -60,8 +60,8 @@ def main() -> None:
 
     # Here, because the judge's workers import this file again and need no jax.
     from configs.contradiction_gpt2_large import get_config
-    from gfn_jax.config_reading import parse_config
-    from gfn_jax.training import train
+    from gfn_jax.config.reading import parse_config
+    from gfn_jax.training.loop import train
 
     with tempfile.TemporaryDirectory() as scratch:
         save_random_judge(args.nli_tokenizer, Path(scratch) / "judge")

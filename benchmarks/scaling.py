@@ -22,8 +22,8 @@ from rich.console import Console
 from step_programs import StepPrograms
 
 from configs.next_sentence_gpt2_xl import get_config
-from gfn_jax.config import Config
-from gfn_jax.config_reading import parse_config
+from gfn_jax.config.reading import parse_config
+from gfn_jax.config.schema import Config
 from gfn_jax.models.architecture import Architecture
 from gfn_jax.models.gpt2 import GPT2Config
 from gfn_jax.models.hf_architecture import named_architecture

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from config_files import read_config
 from step_programs import lowered_programs, placed_weights
 
-from gfn_jax.config_reading import parse_config
+from gfn_jax.config.reading import parse_config
 from gfn_jax.models.hf_architecture import named_architecture
 
 

@@ -9,17 +9,17 @@ import numpy as np
 from compiled import Program
 from jax.sharding import Mesh, Sharding
 
-from gfn_jax.config import Config
+from gfn_jax.config.schema import Config
+from gfn_jax.experiment.batches import Replayed
+from gfn_jax.experiment.train_step import StepFunctions
 from gfn_jax.models.architecture import Architecture
+from gfn_jax.models.mesh import make_mesh, model_layout, weight_shardings
 from gfn_jax.models.parts import ModelStructure
 from gfn_jax.policy.masks import Rules, make_rules
 from gfn_jax.rewards.likelihood import LikelihoodReward, make_log_likelihood
 from gfn_jax.rewards.protocol import RewardContext
-from gfn_jax.rows import Rows
-from gfn_jax.runtime.batches import Replayed
-from gfn_jax.runtime.mesh import make_mesh, model_layout, weight_shardings
-from gfn_jax.runtime.train_step import StepFunctions
-from gfn_jax.stopwatch import Stopwatch
+from gfn_jax.runtime.rows import Rows
+from gfn_jax.runtime.stopwatch import Stopwatch
 from gfn_jax.types import LoRAConfig, Prompts, Trajectories
 
 

@@ -43,8 +43,8 @@ AGREEMENT = 1e-4
 
 def settings(prompts: int, model: str) -> Any:
     """The configuration of our side."""
-    from gfn_jax.base_config import base
-    from gfn_jax.config_reading import parse_config
+    from gfn_jax.config.base import base
+    from gfn_jax.config.reading import parse_config
 
     raw = base()
     raw.data.path, raw.model.name_or_path = "none", model
@@ -63,8 +63,8 @@ class Ours:
         from step_programs import make_step
 
         from gfn_jax.models.layout import WHEREVER
-        from gfn_jax.runtime.mesh import make_mesh, weight_shardings
-        from gfn_jax.runtime.model import find_model, load_model
+        from gfn_jax.models.loading import find_model, load_model
+        from gfn_jax.models.mesh import make_mesh, weight_shardings
         from gfn_jax.runtime.startup import configure_jax
 
         config = settings(prompts, str(directory / "model"))

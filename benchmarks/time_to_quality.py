@@ -32,7 +32,7 @@ EVAL_EVERY, SHARE = 5, 0.9
 
 def settings(seed: int, steps: int) -> Any:
     from configs import next_sentence_mini
-    from gfn_jax.config_reading import parse_config
+    from gfn_jax.config.reading import parse_config
 
     raw = next_sentence_mini.get_config().unlock()
     raw.seed, raw.sampling.min_len = seed, 0
@@ -70,10 +70,11 @@ def train_theirs(seed: int, steps: int, directory: Path) -> None:
     from safetensors.torch import save_file
     from torch_gflownet import Prompts, TorchAtBest
 
-    from gfn_jax.experiment import Examples, build
+    from gfn_jax.experiment.examples import Examples
+    from gfn_jax.experiment.experiment import build
+    from gfn_jax.experiment.optimizer import make_schedule
     from gfn_jax.models import peft_adapters
     from gfn_jax.rewards.tempering import Temperature
-    from gfn_jax.runtime.optimizer import make_schedule
 
     config = settings(seed, steps)
     with build(config) as experiment:
@@ -120,7 +121,8 @@ def measure_theirs(seed: int, steps: int, directory: Path) -> None:
     from safetensors.numpy import load_file
 
     from gfn_jax.evaluation.validation import Validation
-    from gfn_jax.experiment import Examples, build
+    from gfn_jax.experiment.examples import Examples
+    from gfn_jax.experiment.experiment import build
     from gfn_jax.models.peft_adapters import from_peft
 
     config, times = settings(seed, steps), json.loads((directory / "times.json").read_text())

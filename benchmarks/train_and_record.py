@@ -4,16 +4,16 @@ from pathlib import Path
 
 from absl import flags
 
-from gfn_jax import commands
-from gfn_jax import train as command
+import gfn_jax.train as command
+from gfn_jax.config import command_line
 
 
 def main() -> None:
     import numpy as np
 
-    from gfn_jax import training
-    from gfn_jax.pipeline import Drawn, Pipeline
     from gfn_jax.runtime import distributed
+    from gfn_jax.training import loop
+    from gfn_jax.training.pipeline import Drawn, Pipeline
 
     steps: dict[str, np.ndarray] = {}
 
@@ -23,11 +23,11 @@ def main() -> None:
             steps[str(len(steps))] = distributed.fetch(drawn.trajectories.tokens_NxL)
             return drawn
 
-    training.Pipeline = Recorded
+    loop.Pipeline = Recorded
     command.main()
     if distributed.is_main():
         np.savez(Path(flags.FLAGS.workdir) / "tokens.npz", **steps)
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    command_line.run(main)

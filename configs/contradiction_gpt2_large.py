@@ -14,7 +14,7 @@ This is not the default: a likelihood to the power 0.2 / 2 is nearly flat over t
 score makes up for it, so that whoever really samples from that target emits random tokens.
 """
 
-from gfn_jax.base_config import base
+from gfn_jax.config.base import base
 
 
 def get_config():

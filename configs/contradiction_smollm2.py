@@ -9,7 +9,7 @@ make the model, the judge and the facts; any NLI model that the hub has does as 
 by examples what is wanted.
 """
 
-from gfn_jax.base_config import base
+from gfn_jax.config.base import base
 
 _QUESTIONS = (
     ("The Eiffel Tower is located in Rome.", "Eiffel Tower", "In which city is the Eiffel Tower located?"),

@@ -5,7 +5,7 @@ The paper sweeps the end temperature over 0.8 to 0.95: `--config.reward.temperat
 `--config.mesh.data=4`, and where the weights do not fit into each, `--config.mesh.fsdp=True`.
 """
 
-from gfn_jax.base_config import base
+from gfn_jax.config.base import base
 
 
 def get_config():

@@ -6,7 +6,7 @@ several, `--config.mesh.data=4` splits the prompts and `--config.mesh.model=4` t
 divide). On smaller ones: `--config.model.quantize=nf4`.
 """
 
-from gfn_jax.base_config import base
+from gfn_jax.config.base import base
 
 
 def get_config():

@@ -6,7 +6,7 @@
     --config.data.path=FILE
 """
 
-from gfn_jax.base_config import base
+from gfn_jax.config.base import base
 
 
 def get_config():

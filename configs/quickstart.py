@@ -1,6 +1,6 @@
 """Contradictory questions in the miniature world: minutes on two CPU cores."""
 
-from gfn_jax.base_config import base
+from gfn_jax.config.base import base
 
 
 def get_config():

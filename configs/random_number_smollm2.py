@@ -9,7 +9,7 @@ maximises log R instead of sampling in proportion to R:
 
 from ml_collections import ConfigDict
 
-from gfn_jax.base_config import base
+from gfn_jax.config.base import base
 
 
 def get_config():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from absl import flags
 
-from gfn_jax import commands
+from gfn_jax.config import command_line
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory", required=True)
 _N = flags.DEFINE_integer("n", 8, "how many continuations of each prompt, 2 or more", lower_bound=2)
@@ -43,18 +43,18 @@ _SECOND_JUDGE = flags.DEFINE_string(
     "",
     "an NLI model that the reward did not ask, by hub name or directory: what it says of the answers to the questions",
 )
-_OVERRIDE = flags.DEFINE_multi_string("override", [], commands.OVERRIDE)
+_OVERRIDE = flags.DEFINE_multi_string("override", [], command_line.OVERRIDE)
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "whose policy: best (by the figure train.keep_best), last, or a step"
 )
-_TRUST_TASK = flags.DEFINE_bool("trust_task", False, commands.TRUST_TASK)
+_TRUST_TASK = flags.DEFINE_bool("trust_task", False, command_line.TRUST_TASK)
 
 
 def main() -> None:
     from rich.console import Console
 
-    from gfn_jax.evaluating import evaluate
     from gfn_jax.evaluation.judged_texts import Judges
+    from gfn_jax.reporting.evaluating import evaluate
 
     judges = Judges(_EMBEDDING_MODEL.value, _SENTENCE_MODEL.value, _SENTENCE_LABEL.value, _SECOND_JUDGE.value)
     evaluate(
@@ -72,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    command_line.run(main)

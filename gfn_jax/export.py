@@ -8,8 +8,8 @@ from pathlib import Path
 
 from absl import flags
 
-from gfn_jax import commands
-from gfn_jax.errors import UserError
+from gfn_jax.config import command_line
+from gfn_jax.runtime.errors import UserError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory", required=True)
 _OUT = flags.DEFINE_string("out", None, "the directory to write, which must not be there yet", required=True)
@@ -17,17 +17,17 @@ _MERGED = flags.DEFINE_bool("merged", False, "write a whole model, with the adap
 _DTYPE = flags.DEFINE_enum(
     "dtype", "float32", ["float32", "bfloat16", "float16"], "of a merged model; in fewer bits the adapter is rounded"
 )
-_OVERRIDE = flags.DEFINE_multi_string("override", [], commands.OVERRIDE)
+_OVERRIDE = flags.DEFINE_multi_string("override", [], command_line.OVERRIDE)
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "whose policy: best (by the figure train.keep_best), last, or a step"
 )
-_TRUST_TASK = flags.DEFINE_bool("trust_task", False, commands.TRUST_TASK)
+_TRUST_TASK = flags.DEFINE_bool("trust_task", False, command_line.TRUST_TASK)
 
 
 def main() -> None:
     from rich.console import Console
 
-    from gfn_jax.exporting import export_adapter, export_merged
+    from gfn_jax.runs.hf_export import export_adapter, export_merged
 
     workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
     if _DTYPE.present and not _MERGED.value:
@@ -41,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    command_line.run(main)

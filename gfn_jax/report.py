@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
-from gfn_jax import commands
+from gfn_jax.config import command_line
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory", required=True)
 
@@ -19,4 +19,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    command_line.run(main)

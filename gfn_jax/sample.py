@@ -15,7 +15,7 @@ from pathlib import Path
 
 from absl import flags
 
-from gfn_jax import commands
+from gfn_jax.config import command_line
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory", required=True)
 _FIELDS = (
@@ -41,18 +41,18 @@ _TEMPERATURE = flags.DEFINE_float(
 _JSON = flags.DEFINE_bool(
     "json", False, "print nothing but JSON lines, one for each continuation, with all terms of log R"
 )
-_OVERRIDE = flags.DEFINE_multi_string("override", [], commands.OVERRIDE)
+_OVERRIDE = flags.DEFINE_multi_string("override", [], command_line.OVERRIDE)
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "whose policy: best (by the figure train.keep_best), last, or a step"
 )
 _SEED = flags.DEFINE_integer("seed", 0, "of the random numbers", lower_bound=0)
-_TRUST_TASK = flags.DEFINE_bool("trust_task", False, commands.TRUST_TASK)
+_TRUST_TASK = flags.DEFINE_bool("trust_task", False, command_line.TRUST_TASK)
 
 
 def main() -> None:
     from rich.console import Console
 
-    from gfn_jax.sampling import Wanted, print_samples
+    from gfn_jax.runs.sampling import Wanted, print_samples
 
     fields = {flag.name: flag.value for flag in _FIELDS}
     wanted = Wanted(_N.value, _METHOD.value, _TEMPERATURE.value, _SEED.value, _CHECKPOINT.value)
@@ -69,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    command_line.run(main)

@@ -12,27 +12,27 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from gfn_jax import commands
+from gfn_jax.config import command_line
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="for a new run: a Python file with get_config()")
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory", required=True)
 _POOL = flags.DEFINE_string("pool", None, "a file of JSON lines", required=True)
-_TRUST_TASK = flags.DEFINE_bool("trust_task", False, commands.TRUST_TASK)
+_TRUST_TASK = flags.DEFINE_bool("trust_task", False, command_line.TRUST_TASK)
 
 
 def main() -> None:
     from rich.console import Console
 
-    from gfn_jax.config_reading import read_run_config
-    from gfn_jax.seeding import seed_replay
+    from gfn_jax.config.reading import read_run_config
     from gfn_jax.tasks import check_is_own
+    from gfn_jax.training.seeds import seed_replay
 
     workdir = Path(_WORKDIR.value)
-    config = read_run_config(workdir) if _CONFIG.value is None else commands.read_config_flag(_CONFIG)
+    config = read_run_config(workdir) if _CONFIG.value is None else command_line.read_config_flag(_CONFIG)
     if _CONFIG.value is None and not _TRUST_TASK.value:
         check_is_own(config, workdir / "config.json")
     seed_replay(config, workdir, Path(_POOL.value), Console())
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    command_line.run(main)

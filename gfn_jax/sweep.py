@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from gfn_jax import commands
+from gfn_jax.config import command_line
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="a Python file with get_config(), as in configs/")
 _WORKDIR = flags.DEFINE_string("workdir", None, "the directory of all runs, made if it is not there", required=True)
@@ -22,16 +22,16 @@ _N = flags.DEFINE_integer("n", 8, "how many continuations of each prompt are com
 _PROMPTS = flags.DEFINE_integer(
     "prompts", None, "how many validation prompts they are compared on, from the first; all by default", lower_bound=2
 )
-_OVERRIDE = flags.DEFINE_multi_string("override", [], commands.OVERRIDE)
+_OVERRIDE = flags.DEFINE_multi_string("override", [], command_line.OVERRIDE)
 
 
 def main() -> None:
     from rich.console import Console
 
-    from gfn_jax.overrides import with_overrides
-    from gfn_jax.sweeping import sweep
+    from gfn_jax.config.overrides import with_overrides
+    from gfn_jax.training.grid import sweep
 
-    config = commands.read_config_flag(_CONFIG)  # wrong keys are named before anything runs
+    config = command_line.read_config_flag(_CONFIG)  # wrong keys are named before anything runs
     with_overrides(config, _OVERRIDE.value)
     flag = flags.FLAGS["config"]
     overrides = [f"--config.{key}={value}" for key, value in config_flags.get_override_values(flag).items()]
@@ -42,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    command_line.run(main)

@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from gfn_jax import commands
+from gfn_jax.config import command_line
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="a Python file with get_config(), as in configs/")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "one of several processes: HOST:PORT of process 0")
@@ -35,16 +35,16 @@ def main() -> None:
     from rich.console import Console
 
     from gfn_jax.runtime import distributed
-    from gfn_jax.training import train
+    from gfn_jax.training.loop import train
 
     if distributed.initialize(_DISTRIBUTED.value, _COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value):
-        commands.end_alone()
+        command_line.end_alone()
     with distributed.in_agreement():
-        config = commands.read_config_flag(_CONFIG)
+        config = command_line.read_config_flag(_CONFIG)
     is_done = train(config, Path(_WORKDIR.value), Console())
     if not is_done:
         sys.exit(_STATUS_IF_STOPPED.value)
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    command_line.run(main)

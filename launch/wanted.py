@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 
 from ml_collections import config_flags
 
-from gfn_jax import commands
+from gfn_jax.config import command_line
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="a Python file with get_config(), as in configs/")
 _HERE = ("localhost", "127.0.0.1", "::1")
 
 
 def main() -> None:
-    config = commands.read_config_flag(_CONFIG)
+    config = command_line.read_config_flag(_CONFIG)
     replay = config.replay
     if replay.backend == "redis" and replay.fraction and not replay.password_variable:
         address = urlsplit(replay.url)
@@ -38,4 +38,4 @@ def _answers(host: str, port: int) -> bool:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    command_line.run(main)

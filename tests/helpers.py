@@ -7,13 +7,14 @@ import torch
 from rich.console import Console
 from transformers import AutoTokenizer, DebertaV2Config, DebertaV2ForSequenceClassification
 
-from gfn_jax.base_config import base
-from gfn_jax.config import Config
-from gfn_jax.config_reading import parse_config
-from gfn_jax.experiment import Experiment, build
+from gfn_jax.config.base import base
+from gfn_jax.config.reading import parse_config
+from gfn_jax.config.schema import Config
+from gfn_jax.experiment.experiment import Experiment, build
+from gfn_jax.experiment.snapshot import Snapshot
 from gfn_jax.rewards.protocol import RewardContext
-from gfn_jax.runtime.checkpoint import Checkpoints, Snapshot
-from gfn_jax.training import train
+from gfn_jax.runs.checkpoint import Checkpoints
+from gfn_jax.training.loop import train
 
 ROOT = Path(__file__).parent.parent
 MINIATURE = ROOT / "data" / "miniworld"

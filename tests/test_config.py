@@ -5,9 +5,9 @@ import importlib
 import pytest
 from helpers import ROOT, config
 
-from gfn_jax.base_config import base
-from gfn_jax.config_reading import SAFE_TO_CHANGE, WHERE_CONTENT_IS, differing_keys, known_keys, parse_config
-from gfn_jax.errors import UserError
+from gfn_jax.config.base import base
+from gfn_jax.config.reading import SAFE_TO_CHANGE, WHERE_CONTENT_IS, differing_keys, known_keys, parse_config
+from gfn_jax.runtime.errors import UserError
 
 SHIPPED = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "common")
 

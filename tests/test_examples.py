@@ -8,8 +8,8 @@ from run_files import json_lines
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from examples import favourite_word, red_team
-from gfn_jax.config_reading import parse_config
-from gfn_jax.errors import UserError
+from gfn_jax.config.reading import parse_config
+from gfn_jax.runtime.errors import UserError
 
 
 def shortened(recipe, **options):

@@ -21,18 +21,19 @@ from rich.console import Console
 from run_files import json_lines, without_times
 from safetensors.numpy import load_file, save_file
 
-from gfn_jax.errors import TrainingError, UserError
 from gfn_jax.evaluation.validation import Validation
-from gfn_jax.experience import Experience, make_buffer
-from gfn_jax.experiment import Examples, build
+from gfn_jax.experiment.examples import Examples
+from gfn_jax.experiment.experiment import build
 from gfn_jax.rewards.likelihood import LikelihoodReward
-from gfn_jax.run_files import JsonLines
-from gfn_jax.runtime.checkpoint import Checkpoints
+from gfn_jax.runs.checkpoint import Checkpoints
+from gfn_jax.runs.opened import open_run, read_finished_config
+from gfn_jax.runtime.errors import TrainingError, UserError
 from gfn_jax.runtime.interruption import Interruption
+from gfn_jax.runtime.json_files import JsonLines
 from gfn_jax.tasks import TASKS
 from gfn_jax.tasks.next_sentence import NextSentence
-from gfn_jax.trained_run import open_run, read_finished_config
-from gfn_jax.training import train
+from gfn_jax.training.loop import train
+from gfn_jax.training.replay_rows import ReplayRows, make_buffer
 
 LARGE = 1e25  # finite as a reward, but not squared
 
@@ -390,7 +391,7 @@ def test_replayed_rows_repeat_what_was_rewarded(settings):
     prompts = experiment.encode(batch)
     trajectories = experiment.functions.sample(experiment.adapter, experiment.frozen, prompts, 0)
     components = experiment.reward.components(experiment.frozen, batch, prompts, trajectories)
-    experience = Experience(experiment, make_buffer(settings, ""))
+    experience = ReplayRows(experiment, make_buffer(settings, ""))
     log_r = experience.final_log_r(components)
     busy = long_work()
     experience.remember(0, batch, trajectories, components, log_r)

@@ -6,11 +6,11 @@ import fuzz
 import fuzz_targets
 import pytest
 
-from gfn_jax.errors import UserError
 from gfn_jax.models import peft_adapters
 from gfn_jax.models.hf_architecture import make_architecture
 from gfn_jax.models.hf_files import weight_files
-from gfn_jax.run_files import replace_file
+from gfn_jax.runtime.errors import UserError
+from gfn_jax.runtime.json_files import replace_file
 from gfn_jax.text.tokenizer import Tokenizer
 
 NEED_A_RUN = ("report", "checkpoint")

@@ -9,7 +9,8 @@ import pytest
 from helpers import MINIATURE, contradiction_config
 from safetensors.numpy import load_file, save_file
 
-from gfn_jax.experiment import Examples, build
+from gfn_jax.experiment.examples import Examples
+from gfn_jax.experiment.experiment import build
 
 MODEL, JUDGE = "gpt2", "nli"
 

@@ -46,7 +46,7 @@ def test_the_wheel_holds_every_module_and_what_reports_are_made_of(installed):
 
 def test_the_package_lists_all_of_its_commands(installed):
     listed = command(installed, "gfn_jax").stdout
-    files = (file for file in (ROOT / "gfn_jax").glob("*.py") if "\n    commands.run(main)" in file.read_text())
+    files = (file for file in (ROOT / "gfn_jax").glob("*.py") if "\n    command_line.run(main)" in file.read_text())
     names = {file.stem for file in files}
     assert set(COMMANDS) == names
     for name in names:
@@ -56,7 +56,7 @@ def test_the_package_lists_all_of_its_commands(installed):
 def test_a_configuration_of_one_s_own_needs_the_package_alone(installed):
     own = installed.parent / "own.py"
     own.write_text(
-        "from gfn_jax.base_config import base\n\n\ndef get_config():\n    config = base()\n"
+        "from gfn_jax.config.base import base\n\n\ndef get_config():\n    config = base()\n"
         '    config.model.name_or_path, config.data.path = "gpt2", "no-such-file"\n    return config.lock()\n'
     )
     done = command(installed, "gfn_jax.train", "--config", str(own), "--workdir", str(installed.parent / "run"))

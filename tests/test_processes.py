@@ -10,7 +10,7 @@ from processes import Run
 from run_files import json_lines, without_times
 from safetensors.numpy import load_file, save_file
 
-from gfn_jax.experiment import build
+from gfn_jax.experiment.experiment import build
 from gfn_jax.models import peft_adapters
 
 SPREAD = {"mesh__data": 4, "train__microbatch_prompts": 4}

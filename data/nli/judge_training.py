@@ -24,8 +24,8 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils.logging import set_verbosity_error
 
-from gfn_jax.content import file_sha256
-from gfn_jax.errors import UserError
+from gfn_jax.runtime.content import file_sha256
+from gfn_jax.runtime.errors import UserError
 
 _LONGEST = 128
 _SETTINGS = "settings.json"

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from gfn_jax.errors import UserError
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.text.prompts import normalised, read_lines, read_objects
 
 LABELS = ("entailment", "neutral", "contradiction")

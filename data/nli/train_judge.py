@@ -15,8 +15,8 @@ was stopped, and comes to the same judge.
 
 from absl import flags
 
-from gfn_jax import commands
-from gfn_jax.errors import UserError
+from gfn_jax.config import command_line
+from gfn_jax.runtime.errors import UserError
 
 _ENCODER = flags.DEFINE_string("encoder", None, "a Hugging Face directory or hub name of a text encoder")
 _PAIRS = flags.DEFINE_multi_string("pairs", [], "a file of labelled pairs; may be given several times")
@@ -48,4 +48,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    command_line.run(main)

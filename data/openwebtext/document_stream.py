@@ -11,7 +11,7 @@ import datasets
 import huggingface_hub
 from datasets import IterableDataset, load_dataset
 
-from gfn_jax.errors import UserError
+from gfn_jax.runtime.errors import UserError
 
 _BUILDERS = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}  # of `datasets`; anything else is plain text
 _COMPRESSED = (".gz", ".zst", ".xz", ".bz2")

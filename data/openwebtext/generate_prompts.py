@@ -14,8 +14,8 @@ from pathlib import Path
 
 from absl import flags
 
-from gfn_jax import commands
-from gfn_jax.errors import UserError
+from gfn_jax.config import command_line
+from gfn_jax.runtime.errors import UserError
 
 _DATASET = flags.DEFINE_string("dataset", "Skylion007/openwebtext", "on the Hugging Face hub, with a field 'text'")
 _TEXT = flags.DEFINE_string("text", None, "a local file, instead of the dataset")
@@ -68,4 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    command_line.run(main)

@@ -8,7 +8,7 @@ from typing import Any
 
 from prompt_drawing import Prompt
 
-from gfn_jax.errors import UserError
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.text.prompts import normalised
 
 

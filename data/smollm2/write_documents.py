@@ -20,9 +20,9 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.progress import track
 
-from gfn_jax.base_config import base
-from gfn_jax.config_reading import parse_config
-from gfn_jax.experiment import build
+from gfn_jax.config.base import base
+from gfn_jax.config.reading import parse_config
+from gfn_jax.experiment.experiment import build
 from gfn_jax.policy.sampler import Behaviour, sample
 from gfn_jax.runtime.keys import Purpose, key_for
 from gfn_jax.text.vocabulary import END_OF_TEXT

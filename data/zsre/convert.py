@@ -12,8 +12,8 @@ from pathlib import Path
 
 from absl import flags
 
-from gfn_jax import commands
-from gfn_jax.errors import UserError
+from gfn_jax.config import command_line
+from gfn_jax.runtime.errors import UserError
 
 _INPUT = flags.DEFINE_multi_string("input", [], "a file of fact edits; may be given several times")
 _OUT = flags.DEFINE_string("out", "data/zsre/train.jsonl", "JSON lines of subject, edit_fact and original_fact")
@@ -57,4 +57,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    command_line.run(main)

@@ -10,7 +10,7 @@ from typing import Any
 from fact_formats import Edit, read_edit
 from rich.table import Table
 
-from gfn_jax.errors import UserError
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.tasks.contradiction import FactEdit
 from gfn_jax.text.prompts import normalised, read_lines, read_objects
 

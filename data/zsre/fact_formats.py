@@ -6,7 +6,7 @@ from typing import Annotated, Any, NamedTuple
 from fact_text import as_statement, clean
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 
-from gfn_jax.errors import UserError
+from gfn_jax.runtime.errors import UserError
 
 
 class Edit(NamedTuple):

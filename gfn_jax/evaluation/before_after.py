@@ -12,7 +12,7 @@ from rich.text import Text
 
 from gfn_jax.evaluation.bars import distribution_bars
 from gfn_jax.evaluation.intervals import Interval, bootstrap_interval
-from gfn_jax.formatting import decimals
+from gfn_jax.runtime.formatting import decimals
 
 if TYPE_CHECKING:  # it imports jax, which a report of a run's files needs not
     from gfn_jax.evaluation.validation import Measurement

@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gfn_jax.evaluation.decoding import Drawn, Method, Resampling, make_draw
 from gfn_jax.evaluation.diversity import distinct_n_grams, distinct_share, mean_edit_distance, self_bleu
+from gfn_jax.evaluation.methods import Drawn, Method, Resampling, make_draw
 from gfn_jax.evaluation.reference import References
-from gfn_jax.experiment import Experiment
+from gfn_jax.experiment.experiment import Experiment
+from gfn_jax.experiment.warm_up import compile_ahead
 from gfn_jax.models.parts import Weights
 from gfn_jax.policy.scorer import score
 from gfn_jax.rewards.likelihood import log_likelihood
@@ -27,7 +28,6 @@ from gfn_jax.rewards.protocol import Call, Components
 from gfn_jax.runtime.keys import Purpose, key_for
 from gfn_jax.text.sentences import is_sentence
 from gfn_jax.types import Prompts, Trajectories
-from gfn_jax.warm_up import compile_ahead
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,10 +18,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from gfn_jax.errors import UserError
-from gfn_jax.experiment import Experiment
+from gfn_jax.experiment.experiment import Experiment
 from gfn_jax.models.parts import Weights
 from gfn_jax.policy.prefix_tree import PrefixTree
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.types import Prompts
 
 

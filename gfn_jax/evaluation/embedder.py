@@ -8,8 +8,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from transformers.utils.logging import disable_progress_bar
 
-from gfn_jax.errors import UserError
 from gfn_jax.rewards.fixed_batches import fixed_batches
+from gfn_jax.runtime.errors import UserError
 
 
 class Embedder:

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial.distance import pdist
 
-from gfn_jax.config import Config
-from gfn_jax.errors import UserError
+from gfn_jax.config.schema import Config
 from gfn_jax.evaluation.comparison import TextFigures, Written
 from gfn_jax.rewards.contradiction import NLI_MODEL
 from gfn_jax.rewards.judging import CLASSIFIER, Judgements, JudgePool
 from gfn_jax.rewards.side_process import WorkerPool
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.tasks import make_task
 from gfn_jax.tasks.contradiction import Contradiction
 

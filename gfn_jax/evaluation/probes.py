@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gfn_jax.experiment import Experiment
+from gfn_jax.experiment.experiment import Experiment
 from gfn_jax.types import Trajectories
 
 

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from gfn_jax.run_files import read_rows
+from gfn_jax.runtime.json_files import read_rows
 
 Measured = tuple[dict[str, list[float]], list[dict[str, Any]], list[dict[str, Any]]]
 """Figures of prompts by their names, probes, and exact distributions."""

@@ -14,11 +14,11 @@ import numpy as np
 from scipy.special import logsumexp
 
 from gfn_jax import objectives
-from gfn_jax.errors import UserError
-from gfn_jax.experiment import Experiment
+from gfn_jax.experiment.experiment import Experiment
 from gfn_jax.models.parts import Weights
 from gfn_jax.policy.sampler import sample
 from gfn_jax.rewards.protocol import Components
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.runtime.keys import Purpose, key_for
 from gfn_jax.types import Prompts, Scores, Trajectories
 

@@ -17,7 +17,7 @@ from gfn_jax.evaluation.distribution import Targets, exact_distributions
 from gfn_jax.evaluation.diversity import distinct_share, mean_edit_distance
 from gfn_jax.evaluation.probes import describe_samples
 from gfn_jax.evaluation.recorded import Measured, read_measured
-from gfn_jax.experiment import Experiment
+from gfn_jax.experiment.experiment import Experiment
 from gfn_jax.models.parts import Weights
 from gfn_jax.policy.sampler import sample
 from gfn_jax.policy.scorer import score

@@ -22,7 +22,7 @@ Path = tuple[str, ...]
 
 
 class Axis(NamedTuple):
-    """An axis of a weight; its name, if it has one, says what it may be split over: `runtime/mesh.py`.
+    """An axis of a weight; its name, if it has one, says what it may be split over: `models/mesh.py`.
 
     vocabulary, width, heads (that have keys and values of their own), inner (of the MLP)
     """

@@ -5,7 +5,7 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from gfn_jax.errors import UserError
+from gfn_jax.runtime.errors import UserError
 
 T = TypeVar("T")
 

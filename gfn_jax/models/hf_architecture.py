@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gfn_jax.errors import UserError
 from gfn_jax.models import gemma3, gpt2, llama
 from gfn_jax.models.architecture import Architecture
 from gfn_jax.models.config_keys import ConfigKeys
 from gfn_jax.models.hf_files import find_directory
+from gfn_jax.runtime.errors import UserError
 
 READERS: dict[str, Callable[[ConfigKeys], Architecture]] = {
     "gpt2": gpt2.read,
@@ -31,7 +31,7 @@ def named_config(name_or_path: str) -> tuple[Mapping[str, Any], str]:
         return PUBLISHED[name_or_path], name_or_path
     directory = find_directory(name_or_path, "model.name_or_path", ["config.json"])
     file = directory / "config.json"
-    return read_json(file), str(file)
+    return read_settings(file), str(file)
 
 
 def named_architecture(name_or_path: str) -> Architecture:
@@ -42,7 +42,7 @@ def named_architecture(name_or_path: str) -> Architecture:
 def read_architecture(directory: Path) -> Architecture:
     """The architecture that `config.json` describes; what this project does not compute is refused."""
     file = directory / "config.json"
-    return make_architecture(read_json(file), str(file))
+    return make_architecture(read_settings(file), str(file))
 
 
 def make_architecture(raw: Mapping[str, Any], where: str) -> Architecture:
@@ -60,7 +60,7 @@ def make_architecture(raw: Mapping[str, Any], where: str) -> Architecture:
     return architecture
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_settings(file: Path) -> dict[str, Any]:
     """The JSON object that a file holds; raises `UserError` where it is none."""
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))

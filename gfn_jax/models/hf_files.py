@@ -18,9 +18,9 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationE
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from gfn_jax.cache import cache_directory
-from gfn_jax.content import file_sha256, files_sha256
-from gfn_jax.errors import UserError
+from gfn_jax.runtime.cache import cache_directory
+from gfn_jax.runtime.content import file_sha256, files_sha256
+from gfn_jax.runtime.errors import UserError
 
 HTTPError: Any = HfHubHTTPError.__mro__[
     1

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from gfn_jax.errors import UserError
 from gfn_jax.models.architecture import HEAD, Architecture, Tensor
 from gfn_jax.models.architecture import Path as WeightPath
 from gfn_jax.models.hf_files import opened, weight_files
+from gfn_jax.runtime.errors import UserError
 
 Index = tuple[slice, ...]
 Read = Callable[..., np.ndarray]

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from gfn_jax.errors import UserError
 from gfn_jax.models.architecture import Architecture, module_name
-from gfn_jax.models.hf_architecture import read_json
+from gfn_jax.models.hf_architecture import read_settings
 from gfn_jax.models.hf_files import adapter_file, find_model, is_local, opened, save_tensors
 from gfn_jax.models.parts import ModelStructure, Weights
+from gfn_jax.runtime.errors import UserError
 
 FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 _PREFIX = "base_model.model."
@@ -71,7 +71,7 @@ def load(directory: Path, structure: ModelStructure) -> Weights:
 
     Raises `UserError` where it is of another model, of other settings than `structure`, or more than LoRA.
     """
-    settings = read_json(directory / "adapter_config.json")
+    settings = read_settings(directory / "adapter_config.json")
     where = f"model.lora.init_from: {directory}"
     if settings.get("peft_type") != "LORA":
         raise UserError(f"{where} has an adapter of type {settings.get('peft_type')!r}, and only 'LORA' can be loaded")
@@ -98,7 +98,7 @@ def remark_on_base(directory: Path, model: str) -> str:
 
     Its shapes may fit all the same: other weights of one architecture are another model.
     """
-    base = read_json(directory / "adapter_config.json").get("base_model_name_or_path")
+    base = read_settings(directory / "adapter_config.json").get("base_model_name_or_path")
     if not base:
         return ""
     if is_local(model):

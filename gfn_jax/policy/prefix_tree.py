@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gfn_jax.errors import UserError
 from gfn_jax.models.language_model import LanguageModel
 from gfn_jax.policy.masks import Rules, mask_logits
 from gfn_jax.policy.scorer import CHUNK_ELEMENTS
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.types import Prompts, Trajectories, checked
 
 MOST_STRINGS = 20_000

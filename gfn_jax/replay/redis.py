@@ -23,11 +23,11 @@ from absl import logging
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from gfn_jax.errors import UserError
 from gfn_jax.replay.admission import Admission, Outcome
 from gfn_jax.replay.buffer import ReplayBuffer, Troubles
 from gfn_jax.replay.entry import Entry, UnreadableError
 from gfn_jax.replay.memory import MemoryReplay
+from gfn_jax.runtime.errors import UserError
 
 _VERSION = b"version"
 _TIMEOUT_S = 5.0

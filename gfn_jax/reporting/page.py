@@ -7,9 +7,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import gfn_jax
 from gfn_jax.reporting import sections, tables
 from gfn_jax.reporting.palette import LIGHT
-from gfn_jax.reporting.probes import scale
-from gfn_jax.reporting.run_record import read_run
-from gfn_jax.run_files import replace_file
+from gfn_jax.reporting.probe_tables import scale
+from gfn_jax.runs.record import read_run
+from gfn_jax.runtime.json_files import replace_file
 
 
 def write_report(workdir: Path) -> Path:
@@ -41,7 +41,7 @@ def write_report(workdir: Path) -> Path:
         distributions=list(sections.distributions(record)),
         replay=list(sections.replay_plots(record)),
         comparison=tables.comparison(record.evaluation["methods"]) if record.evaluation else None,
-        frontier=sections.frontier_plot(record.evaluation["methods"]) if record.evaluation else None,
+        frontier=sections.comparison_plot(record.evaluation["methods"]) if record.evaluation else None,
         prompts=prompts,
         scale=scale([text for prompt in prompts for text in (*prompt.before, *prompt.after)]),
         balance=list(sections.balance_plots(record)),

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gfn_jax.evaluation.before_after import Change
-from gfn_jax.formatting import decimals
-from gfn_jax.reporting import balance, distribution, frontier
+from gfn_jax.reporting import balance, distribution_plot, frontier_plot
 from gfn_jax.reporting.curves import Curve, Plot, area_plot, curve_plot
 from gfn_jax.reporting.palette import STAND_INS, series
-from gfn_jax.reporting.probes import Text, distinct_texts
-from gfn_jax.reporting.run_record import Row, RunRecord
+from gfn_jax.reporting.probe_tables import Text, distinct_texts
 from gfn_jax.reporting.svg import inline_svg, new_axes
 from gfn_jax.reporting.tables import signed
+from gfn_jax.runs.record import Row, RunRecord
+from gfn_jax.runtime.formatting import decimals
 
 _TILES = ("contradiction_rate", "discriminates", "distinct_contradicting", "kl", "total_variation", "invalid_mass")
 _TILES += ("mixture_log_ratio_var", "elbo", "log_likelihood", "diversity")
@@ -177,19 +177,19 @@ def _distribution_plot(row: Row, both: Sequence[Row], number: int) -> Plot:
     )
     note = f"{figures}, {100 * row['invalid_mass']:.2g}% anything else"
     colour = series(0 if row["step"] == 0 else 1)
-    figure, axes = new_axes(distribution.SIZE, STAND_INS)
-    top = distribution.highest(both[0], both[-1])
-    distribution.draw_distribution(axes, row, top, STAND_INS[colour], STAND_INS)
+    figure, axes = new_axes(distribution_plot.SIZE, STAND_INS)
+    top = distribution_plot.highest(both[0], both[-1])
+    distribution_plot.draw_distribution(axes, row, top, STAND_INS[colour], STAND_INS)
     svg = inline_svg(figure, f"distribution-{number}-{row['step']}", f"What the policy writes, {title.lower()}")
     return Plot(title, note, svg, [(colour, "policy"), ("ink", "target")])
 
 
-def frontier_plot(methods: Sequence[Any]) -> str | None:
-    points = frontier.points(methods)
+def comparison_plot(methods: Sequence[Any]) -> str | None:
+    points = frontier_plot.points(methods)
     if not points:
         return None
-    figure, axes = new_axes(frontier.SIZE, STAND_INS)
-    frontier.draw_frontier(axes, points, STAND_INS)
+    figure, axes = new_axes(frontier_plot.SIZE, STAND_INS)
+    frontier_plot.draw_frontier(axes, points, STAND_INS)
     return inline_svg(figure, "frontier", "Mean log-likelihood over diversity, for each method of decoding")
 
 

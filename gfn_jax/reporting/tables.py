@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gfn_jax.base_config import base
-from gfn_jax.config import Config
-from gfn_jax.config_reading import flat
+from gfn_jax.config.base import base
+from gfn_jax.config.reading import flat
+from gfn_jax.config.schema import Config
 
 _HEADINGS = {  # figure of a comparison -> heading; others follow under their own names
     "log_likelihood": "log-likelihood",

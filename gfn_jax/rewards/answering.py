@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gfn_jax.config import Answers
-from gfn_jax.errors import UserError
+from gfn_jax.config.schema import Answers
 from gfn_jax.models.greedy import decode_greedily
 from gfn_jax.models.parts import ModelStructure, Weights
 from gfn_jax.rewards.protocol import Call
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.text.prompts import bucket_of, pad_to_bucket
 from gfn_jax.text.tokenizer import Tokenizer
 from gfn_jax.types import Prompts

@@ -7,8 +7,8 @@ from torch.nn.functional import logsigmoid
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from gfn_jax.errors import UserError
 from gfn_jax.rewards.fixed_batches import fixed_batches
+from gfn_jax.runtime.errors import UserError
 
 
 class Classifier:

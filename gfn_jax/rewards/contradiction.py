@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gfn_jax.config import Answers
+from gfn_jax.config.schema import Answers
 from gfn_jax.models.parts import Weights
 from gfn_jax.rewards.answering import Answer, Answerer
 from gfn_jax.rewards.judging import Judgements, JudgePool

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from gfn_jax.config import Judge
+from gfn_jax.config.schema import Judge
 from gfn_jax.models.hf_files import classifier_sha256, find_classifier
 from gfn_jax.rewards.recent import Recent
 from gfn_jax.rewards.side_process import Job, WorkerPool

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from gfn_jax.errors import UserError
+from gfn_jax.runtime.errors import UserError
 
 _OF_STEPS = (
     "loss log_ratio_var grad_norm learning_rate temperature skipped is_bad_N bad_rows seconds trajectories_per_s"

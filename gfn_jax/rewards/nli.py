@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gfn_jax.errors import UserError
 from gfn_jax.rewards.classifier import Classifier
+from gfn_jax.runtime.errors import UserError
 
 
 class NLIModel(Classifier):

@@ -7,10 +7,10 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
-from gfn_jax.config import Config
+from gfn_jax.config.schema import Config
 from gfn_jax.models.parts import ModelStructure, Weights
-from gfn_jax.rows import Rows
-from gfn_jax.stopwatch import Stopwatch
+from gfn_jax.runtime.rows import Rows
+from gfn_jax.runtime.stopwatch import Stopwatch
 from gfn_jax.text.tokenizer import Tokenizer
 from gfn_jax.types import Prompts, Trajectories
 

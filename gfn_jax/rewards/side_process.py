@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from absl import logging
 from pebble import ProcessExpired, ProcessPool
 
-from gfn_jax.errors import TrainingError, UserError
+from gfn_jax.runtime.errors import TrainingError, UserError
 
 _model: tuple[Any, Any] | None = None  # a worker's own: what it was built from, and what was built
 

@@ -10,7 +10,7 @@ import msgpack
 import numpy as np
 from jax.experimental import multihost_utils
 
-from gfn_jax.errors import ElsewhereError, TrainingError, UserError
+from gfn_jax.runtime.errors import ElsewhereError, TrainingError, UserError
 
 HEARTBEAT_S = 30
 """A process that was silent for so long counts as dead, and ends the others."""

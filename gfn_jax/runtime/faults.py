@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gfn_jax.errors import TrainingError
+from gfn_jax.runtime.errors import TrainingError
 
 
 class FaultWatch:

@@ -4,7 +4,7 @@ import os
 
 import jax
 
-from gfn_jax.cache import cache_directory
+from gfn_jax.runtime.cache import cache_directory
 
 
 def configure_jax(dtype: str) -> None:

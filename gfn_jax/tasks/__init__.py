@@ -2,8 +2,8 @@
 
 import importlib
 
-from gfn_jax.config import Config
-from gfn_jax.errors import UserError
+from gfn_jax.config.schema import Config
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.tasks.contradiction import Contradiction
 from gfn_jax.tasks.next_sentence import NextSentence
 from gfn_jax.tasks.random_number import RandomNumber

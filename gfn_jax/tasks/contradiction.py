@@ -12,12 +12,12 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from gfn_jax.config import Config
-from gfn_jax.errors import UserError
+from gfn_jax.config.schema import Config
+from gfn_jax.models.mesh import check_splits
 from gfn_jax.rewards.contradiction import NLI_KEY, NLI_MODEL, ContradictionReward, answer_template
 from gfn_jax.rewards.judging import JudgePool
 from gfn_jax.rewards.protocol import RewardContext
-from gfn_jax.runtime.mesh import check_splits
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.tasks.task import Task
 from gfn_jax.text.prompts import alike, normalised, read_objects
 from gfn_jax.text.templates import Template

@@ -3,7 +3,7 @@
 log R(y ⊤ | x) = log p_frozen(y ⊤ | x) / temperature, at every prefix y (Hu et al. 2024, section 4.1).
 """
 
-from gfn_jax.config import Config
+from gfn_jax.config.schema import Config
 from gfn_jax.rewards.likelihood import LikelihoodReward
 from gfn_jax.rewards.protocol import Reward, RewardContext
 from gfn_jax.tasks.task import Task

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gfn_jax.config import Config, Natural, Positive
-from gfn_jax.errors import UserError
+from gfn_jax.config.schema import Config, Natural, Positive
 from gfn_jax.models.parts import Weights
 from gfn_jax.rewards.protocol import Call, Components, Reward, RewardContext
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.tasks.task import Task
 from gfn_jax.types import Prompts, Trajectories
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from gfn_jax.config import Config
-from gfn_jax.errors import UserError
+from gfn_jax.config.schema import Config
 from gfn_jax.rewards.protocol import Reward, RewardContext
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.text.prompts import read_lines, split
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gfn_jax.errors import UserError
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.types import Prompts
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from string import Formatter
 
-from gfn_jax.errors import UserError
+from gfn_jax.runtime.errors import UserError
 
 
 class Template:

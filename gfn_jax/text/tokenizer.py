@@ -9,8 +9,8 @@ from typing import Any
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
-from gfn_jax.content import files_sha256, text_sha256
-from gfn_jax.errors import UserError
+from gfn_jax.runtime.content import files_sha256, text_sha256
+from gfn_jax.runtime.errors import UserError
 
 _SPACE = "▁"  # how SentencePiece writes a space
 _BESIDE_SPACES = ("ByteFallback", "Fuse", "Strip")

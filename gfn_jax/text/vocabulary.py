@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gfn_jax.errors import UserError
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.text.tokenizer import Tokenizer
 
 END_OF_TEXT = "<end of text>"

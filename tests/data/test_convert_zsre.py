@@ -13,7 +13,7 @@ from helpers import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gfn_jax.errors import UserError
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.tasks.contradiction import FactEdit
 
 QUESTION = {

@@ -29,7 +29,7 @@ from prompt_rules import FILTERS, refusal
 from rich.console import Console
 from transformers import AutoTokenizer
 
-from gfn_jax.errors import UserError
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.text.tokenizer import Tokenizer
 
 WORDS = ["people", "walked", "over", "the", "old", "bridge", "because", "rain", "had", "washed", "away", "its", "roads"]

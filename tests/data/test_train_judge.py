@@ -11,7 +11,7 @@ import pytest
 from helpers import ROOT
 from pairs import Pair, as_written, part_of, read_pairs
 
-from gfn_jax.errors import UserError
+from gfn_jax.runtime.errors import UserError
 
 COLOURS = ("red", "blue", "green")
 

@@ -7,13 +7,13 @@ import pytest
 from helpers import run, short_config
 from rich.console import Console
 
-from gfn_jax import evaluating
-from gfn_jax.config_reading import parse_config
-from gfn_jax.errors import UserError
-from gfn_jax.evaluating import evaluate
+from gfn_jax.config.reading import parse_config
 from gfn_jax.evaluation.comparison import Compared
-from gfn_jax.evaluation.decoding import Method
+from gfn_jax.evaluation.methods import Method
+from gfn_jax.reporting import evaluating
+from gfn_jax.reporting.evaluating import evaluate
 from gfn_jax.rewards.names import RESERVED
+from gfn_jax.runtime.errors import UserError
 
 SAMPLES = 2
 NAMES = ["GFlowNet", "sampling", "greedy", "beam 2", "beam 10", "reference"]

@@ -11,14 +11,14 @@ from helpers import config
 from rapidfuzz.distance import Levenshtein
 
 from gfn_jax.evaluation.comparison import compare
-from gfn_jax.evaluation.decoding import Resampling, all_methods
+from gfn_jax.evaluation.methods import Resampling, all_methods
 from gfn_jax.evaluation.reference import References
-from gfn_jax.experiment import Experiment
+from gfn_jax.experiment.experiment import Experiment
+from gfn_jax.experiment.train_step import StepFunctions
+from gfn_jax.models.mesh import make_mesh
 from gfn_jax.rewards.likelihood import log_likelihood
-from gfn_jax.rows import Rows
-from gfn_jax.runtime.mesh import make_mesh
-from gfn_jax.runtime.train_step import StepFunctions
-from gfn_jax.stopwatch import Stopwatch
+from gfn_jax.runtime.rows import Rows
+from gfn_jax.runtime.stopwatch import Stopwatch
 from gfn_jax.tasks.next_sentence import NextSentence
 from gfn_jax.text.tokenizer import Tokenizer
 

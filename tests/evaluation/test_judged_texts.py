@@ -13,10 +13,10 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from gfn_jax.errors import UserError
 from gfn_jax.evaluation.comparison import Written
 from gfn_jax.evaluation.embedder import Embedder
 from gfn_jax.evaluation.judged_texts import RUNS_OWN, Judges, judged_figures
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.tasks.contradiction import FactEdit
 
 WORDS = ["Mara", "lamp", "boat", "the", "night", "cold", "rain", "dog", "bought", "went", "home", "of", "dark"]

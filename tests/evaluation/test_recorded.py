@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gfn_jax.evaluation.recorded import read_measured
-from gfn_jax.run_files import JsonLines
+from gfn_jax.runtime.json_files import JsonLines
 
 FIGURES = {"elbo": [-1.2345678901234567, 1 / 3], "log_ratio_var": [0.1, 2e-30]}
 PROBES = [{"prompt": "Ada ran.", "continuation": f" No {number}.", "log_ratio": [None, 0.1]} for number in range(3)]

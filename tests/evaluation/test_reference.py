@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gfn_jax.errors import UserError
 from gfn_jax.evaluation.reference import Reference
+from gfn_jax.runtime.errors import UserError
 
 P = np.array([0.7, 0.2, 0.06, 0.04])
 TARGET = np.array([0.1, 0.1, 0.3, 0.5])

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from gfn_jax.errors import UserError
 from gfn_jax.models.hf_architecture import make_architecture, named_architecture, read_architecture
 from gfn_jax.models.hf_weights import load_weights
 from gfn_jax.models.parts import ModelStructure
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.types import LoRAConfig, Prompts
 
 LORA = LoRAConfig(3, 6.0, ("all-linear",))

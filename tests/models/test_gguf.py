@@ -24,9 +24,9 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from gfn_jax.errors import UserError
 from gfn_jax.models import gguf_conversion
 from gfn_jax.models.hf_files import find_directory, find_model, weight_files
+from gfn_jax.runtime.errors import UserError
 
 SIZES = {
     "vocab_size": 37,

@@ -15,10 +15,10 @@ from architectures import save_model
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config
 
-from gfn_jax.errors import UserError
 from gfn_jax.models.hf_architecture import read_architecture
 from gfn_jax.models.hf_files import find_model
 from gfn_jax.models.hf_weights import load_weights, to_hugging_face
+from gfn_jax.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from hub_server import Hub, serving
 from huggingface_hub import close_session, constants
 from transformers import GPT2Config
 
-from gfn_jax.errors import UserError
 from gfn_jax.models import peft_adapters
 from gfn_jax.models.hf_architecture import read_architecture
 from gfn_jax.models.hf_files import TOKENIZER_FILES, find_directory, find_model, weight_files
@@ -23,6 +22,7 @@ from gfn_jax.models.layout import WHEREVER
 from gfn_jax.models.parts import ModelStructure
 from gfn_jax.rewards.classifier import Classifier
 from gfn_jax.runtime import model as runtime_model
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.text.tokenizer import Tokenizer
 from gfn_jax.types import LoRAConfig
 

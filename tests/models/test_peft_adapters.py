@@ -13,12 +13,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from gfn_jax.errors import UserError
 from gfn_jax.models import peft_adapters
 from gfn_jax.models.hf_architecture import read_architecture
 from gfn_jax.models.hf_weights import load_weights, to_hugging_face
 from gfn_jax.models.merging import merge
 from gfn_jax.models.parts import ModelStructure
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.types import LoRAConfig, Prompts
 
 CASES = [(1, slice(3, 4)), (5, slice(None)), (64, slice(0, None, 3))]

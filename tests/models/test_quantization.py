@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import MINIATURE, short_config
 
-from gfn_jax.experiment import build
+from gfn_jax.experiment.experiment import build
 from gfn_jax.models.hf_architecture import read_architecture
 from gfn_jax.models.hf_weights import load_weights
 from gfn_jax.models.merging import merge

@@ -8,13 +8,13 @@ import torch
 from helpers import MINIATURE
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
-from gfn_jax.exporting import generation_config
 from gfn_jax.models.hf_architecture import read_architecture
 from gfn_jax.models.hf_weights import load_weights
 from gfn_jax.models.parts import ModelStructure
 from gfn_jax.policy.beam_search import beam_search
 from gfn_jax.policy.masks import make_rules
 from gfn_jax.policy.scorer import score
+from gfn_jax.runs.hf_export import generation_config
 from gfn_jax.text.prompts import pad_to_bucket
 from gfn_jax.types import LoRAConfig, Trajectories
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from enumerable import TinyWorld
 
-from gfn_jax.errors import UserError
 from gfn_jax.policy import prefix_tree
 from gfn_jax.policy.prefix_tree import PrefixTree
+from gfn_jax.runtime.errors import UserError
 
 
 def log_probs(world):

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from local_redis import local_redis
 from local_tls import behind_tls, make_certificates
 
-from gfn_jax.errors import UserError
 from gfn_jax.replay.admission import Admission
 from gfn_jax.replay.buffer import choose
 from gfn_jax.replay.entry import NOTHING, Entry, UnreadableError, unpack_all
 from gfn_jax.replay.memory import MemoryReplay
 from gfn_jax.replay.redis import RedisReplay, connect
+from gfn_jax.runtime.errors import UserError
 
 WORDS = ("ada", "ran", "to", "town", "sat")
 

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from local_redis import local_redis
 
-from gfn_jax.experience import Experience
+from gfn_jax.models.mesh import make_mesh
 from gfn_jax.replay.admission import Admission
 from gfn_jax.replay.entry import Entry
 from gfn_jax.replay.ledger import Ledger
 from gfn_jax.replay.memory import MemoryReplay
 from gfn_jax.replay.redis import RedisReplay, connect
-from gfn_jax.rows import Rows
-from gfn_jax.runtime.mesh import make_mesh
-from gfn_jax.stopwatch import Stopwatch
+from gfn_jax.runtime.rows import Rows
+from gfn_jax.runtime.stopwatch import Stopwatch
+from gfn_jax.training.replay_rows import ReplayRows
 
 CAPACITY, TOTAL, PROMPTS, SAMPLES = 3, 14, 4, 2
 STEPS = st.lists(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, CAPACITY)), max_size=4), max_size=9)
@@ -38,7 +38,7 @@ def test_the_oldest_go_and_no_more_of_them_than_must(steps, total):
         assert list(ledger.prompts) == [prompt for prompt, _ in known]
 
 
-class Remembering(Experience):
+class Remembering(ReplayRows):
     """An experience whose fresh rows are made up."""
 
     def __init__(self, buffer):

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from gfn_jax.errors import UserError
+from gfn_jax.runtime.errors import UserError
 
 
 class OddError(Exception):

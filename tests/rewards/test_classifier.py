@@ -7,8 +7,8 @@ import torch
 from helpers import MINIATURE
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from gfn_jax.errors import UserError
 from gfn_jax.rewards.classifier import Classifier, find_label
+from gfn_jax.runtime.errors import UserError
 
 TEXTS = ["The night was cold.", "Mara bought a lamp.", "He forgot his broken boat in the rain.", "A dog."]
 TOXIC = dict(enumerate(["toxic", "severe_toxic", "obscene"]))

@@ -11,11 +11,11 @@ from helpers import MINIATURE, contradiction_config, reward_context, save_nli
 from people import RELATIONS, Cast
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2LMHeadModel
 
-from gfn_jax.errors import UserError
 from gfn_jax.evaluation.reference import References
 from gfn_jax.evaluation.validation import Validation
-from gfn_jax.experiment import build
+from gfn_jax.experiment.experiment import build
 from gfn_jax.rewards.state_texts import state_texts
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.tasks.contradiction import FactEdit
 from gfn_jax.types import Trajectories
 

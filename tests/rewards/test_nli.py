@@ -8,8 +8,8 @@ import torch
 from helpers import save_nli
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from gfn_jax.errors import UserError
 from gfn_jax.rewards.nli import NLIModel
+from gfn_jax.runtime.errors import UserError
 
 WORDS = ["Wexby", "keeps", "the", "drum", "of", "red", "goat", "was", "born", "in", "May", "likes", "cake"]
 

@@ -12,12 +12,12 @@ from helpers import MINIATURE, contradiction_config, last_snapshot, reward_conte
 from run_files import json_lines, without_times
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from gfn_jax.errors import UserError
-from gfn_jax.experiment import build
+from gfn_jax.experiment.experiment import build
 from gfn_jax.rewards import judging
 from gfn_jax.rewards.protocol import Reward
 from gfn_jax.rewards.sentences import SentenceReward
 from gfn_jax.rewards.state_texts import state_texts
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.tasks.contradiction import FactEdit
 from gfn_jax.types import Trajectories
 

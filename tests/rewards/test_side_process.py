@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from gfn_jax.errors import TrainingError, UserError
 from gfn_jax.rewards.side_process import WorkerPool
+from gfn_jax.runtime.errors import TrainingError, UserError
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gfn_jax.errors import UserError
 from gfn_jax.runtime import distributed
+from gfn_jax.runtime.errors import UserError
 
 
 def test_one_process_hears_itself():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import MINIATURE, config
 
-from gfn_jax.errors import UserError
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.tasks import make_task
 from gfn_jax.tasks.contradiction import FactEdit, names
 

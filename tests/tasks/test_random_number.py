@@ -12,10 +12,11 @@ from ml_collections import ConfigDict
 from run_files import json_lines
 from transformers import GPT2Config
 
-from gfn_jax.errors import UserError
 from gfn_jax.evaluation.bars import distribution_bars
 from gfn_jax.evaluation.distribution import exact_distributions
-from gfn_jax.experiment import Examples, build
+from gfn_jax.experiment.examples import Examples
+from gfn_jax.experiment.experiment import build
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.tasks import make_task
 from gfn_jax.types import Trajectories
 

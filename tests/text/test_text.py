@@ -18,8 +18,8 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as HFTokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from gfn_jax.base_config import base
-from gfn_jax.errors import UserError
+from gfn_jax.config.base import base
+from gfn_jax.runtime.errors import UserError
 from gfn_jax.text.prompts import indices_of_step, normalised, pad_to_bucket, read_lines, split
 from gfn_jax.text.tokenizer import Tokenizer
 from gfn_jax.text.vocabulary import END_OF_TEXT, banned_items, terminator_id

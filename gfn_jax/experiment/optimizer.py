@@ -1,0 +1,32 @@
+"""The optimiser and its learning rate."""
+
+import optax
+
+from gfn_jax.config.schema import Train
+
+
+def make_schedule(config: Train) -> optax.Schedule:
+    """Linear warm-up from learning_rate / (warmup_steps + 1), never 0, then a cosine decay."""
+    return optax.warmup_cosine_decay_schedule(
+        init_value=config.learning_rate / (config.warmup_steps + 1),
+        peak_value=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        decay_steps=max(config.decay_steps, config.warmup_steps + 1),
+        end_value=config.learning_rate * config.final_learning_rate,
+    )
+
+
+def make_optimizer(config: Train, log_z_learning_rate: float) -> optax.GradientTransformation:
+    """Clipped AdamW for the adapter, and Adam with the same schedule on its own scale for log Z."""
+    schedule = make_schedule(config)
+    log_z_scale = log_z_learning_rate / config.learning_rate
+    return optax.partition(
+        {
+            "adapter": optax.chain(
+                optax.clip_by_global_norm(config.max_grad_norm),
+                optax.adamw(schedule, config.adam_b1, config.adam_b2, weight_decay=config.weight_decay),
+            ),
+            "log_z": optax.adam(lambda step: log_z_scale * schedule(step), config.adam_b1, config.adam_b2),
+        },
+        {"adapter": "adapter", "log_z": "log_z"},
+    )

@@ -1,0 +1,119 @@
+"""All that happens before a run's first step: reading, checking, compiling, taking possession of its directory."""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from gfn_jax.config.schema import Config
+from gfn_jax.evaluation.validation import Validation
+from gfn_jax.experiment.examples import Examples
+from gfn_jax.experiment.experiment import Experiment, build
+from gfn_jax.experiment.snapshot import Snapshot
+from gfn_jax.experiment.warm_up import WarmUp
+from gfn_jax.models.parts import Weights
+from gfn_jax.replay.buffer import ReplayBuffer
+from gfn_jax.rewards.names import check_names
+from gfn_jax.runs.checkpoint import Checkpoints
+from gfn_jax.runs.directory import (
+    check_data,
+    check_ownership,
+    check_visible,
+    claimed,
+    keep_beginning,
+    namespace,
+    read_run_id,
+    with_kept_beginning,
+)
+from gfn_jax.runs.tracking import check_login
+from gfn_jax.runtime import distributed
+from gfn_jax.runtime.json_files import replace_file
+from gfn_jax.runtime.machine import describe_machine
+from gfn_jax.training.replay_rows import make_buffer
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What training works with; `beginning` is the state of a run that has none saved."""
+
+    workdir: Path
+    examples: Examples
+    experiment: Experiment
+    beginning: Snapshot
+    validation: Validation
+    warm_up: WarmUp
+    buffer: ReplayBuffer
+    checkpoints: Checkpoints
+
+
+def prepare(config: Config, workdir: Path, console: Console, stack: contextlib.ExitStack) -> Prepared:
+    """Reads and checks everything that the configuration names, in all processes, before the main one writes.
+
+    What must be closed in the end is given to the stack. Raises `UserError` for whatever the user can mend.
+    """
+    is_main = distributed.is_main()
+    with distributed.in_agreement():
+        distributed.check_same({"configuration": config.model_dump_json()})
+        check_ownership(workdir, config)
+        if is_main:
+            check_login(config)
+        examples = Examples.load(config)
+        data_hash = examples.sha256()
+        check_data(workdir, data_hash)
+    run_id = distributed.of_main(read_run_id(workdir))
+    name = distributed.of_main(namespace(workdir, run_id))
+    everything = [*examples.train, *examples.validation]
+    with distributed.in_agreement():
+        distributed.check_same({"content in its data files": data_hash})
+        buffer = make_buffer(config, name)
+        experiment = stack.enter_context(build(with_kept_beginning(workdir, config)))
+        experiment.check_prompts(everything)
+    with distributed.in_agreement():
+        began = {"adapter in model.lora.init_from": _sha256(experiment.adapter)} if config.model.lora.init_from else {}
+        distributed.check_same({**experiment.model_content, **began})
+    if experiment.remark:
+        console.print(experiment.remark, soft_wrap=True)
+    console.print(f"{len(examples.train)} training and {len(examples.validation)} validation examples; compiling ...")
+
+    # The reward's own models, which check the examples too, start meanwhile.
+    checking = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1)).submit(
+        experiment.check_rewards, everything
+    )
+    beginning = experiment.beginning()
+    warm_up = stack.enter_context(WarmUp(experiment, beginning.state, examples.train))
+    validation = Validation(experiment, examples.validation)
+    warm_up.add(validation.to_compile())
+    like = validation.sample_frozen()
+    with distributed.in_agreement():
+        checking.result()
+        check_names("a component of the reward", like())
+        judges = experiment.reward.judges()
+    with distributed.in_agreement():
+        distributed.check_same(judges)
+    warm_up.updates(like)
+    with distributed.in_agreement():
+        if is_main:
+            stack.enter_context(claimed(workdir, config, data_hash, run_id))
+            keep_beginning(workdir, config)
+            replace_file(workdir / "machine.json", json.dumps(describe_machine(), indent=2) + "\n")
+            stack.enter_context(contextlib.closing(buffer))
+    with distributed.in_agreement():
+        check_visible(workdir, run_id)
+    keep, keep_best = config.train.keep_checkpoints, config.train.keep_best
+    with distributed.in_agreement():
+        saved = Checkpoints(workdir / "checkpoints", experiment.content, keep=keep, keep_best=keep_best)
+    checkpoints = stack.enter_context(saved)
+    return Prepared(workdir, examples, experiment, beginning, validation, warm_up, buffer, checkpoints)
+
+
+def _sha256(weights: Weights) -> str:
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(weights):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
