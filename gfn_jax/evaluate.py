@@ -47,17 +47,17 @@ _OVERRIDE = flags.DEFINE_multi_string("override", [], command_line.OVERRIDE)
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "whose policy: best (by the figure train.keep_best), last, or a step"
 )
-_TRUST_TASK = flags.DEFINE_bool("trust_task", False, command_line.TRUST_TASK)
+_TRUST_CODE = flags.DEFINE_bool("trust_code", False, command_line.TRUST_CODE)
 
 
 def main() -> None:
     from rich.console import Console
 
     from gfn_jax.evaluation.judged_texts import Judges
-    from gfn_jax.reporting.evaluating import evaluate
+    from gfn_jax.terminal import print_evaluation
 
     judges = Judges(_EMBEDDING_MODEL.value, _SENTENCE_MODEL.value, _SENTENCE_LABEL.value, _SECOND_JUDGE.value)
-    evaluate(
+    print_evaluation(
         Path(_WORKDIR.value),
         _N.value,
         _PROMPTS.value,
@@ -67,7 +67,7 @@ def main() -> None:
         judges,
         _CHECKPOINT.value,
         _OVERRIDE.value,
-        trust_task=_TRUST_TASK.value,
+        trust_code=_TRUST_CODE.value,
     )
 
 

@@ -4,8 +4,6 @@ python -m gfn_jax.export --workdir runs/NAME --out DIR [--merged [--dtype bfloat
     [--override mesh.model=4]
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from gfn_jax.config import command_line
@@ -21,23 +19,18 @@ _OVERRIDE = flags.DEFINE_multi_string("override", [], command_line.OVERRIDE)
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "whose policy: best (by the figure train.keep_best), last, or a step"
 )
-_TRUST_TASK = flags.DEFINE_bool("trust_task", False, command_line.TRUST_TASK)
+_TRUST_CODE = flags.DEFINE_bool("trust_code", False, command_line.TRUST_CODE)
 
 
 def main() -> None:
     from rich.console import Console
 
-    from gfn_jax.runs.hf_export import export_adapter, export_merged
+    from gfn_jax.api import open_run
 
-    workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
     if _DTYPE.present and not _MERGED.value:
         raise UserError("--dtype is of a merged model; an adapter is always in float32: add --merged, or leave it out")
-    if _MERGED.value:
-        export_merged(
-            workdir, out, _DTYPE.value, _CHECKPOINT.value, Console(), _OVERRIDE.value, trust_task=_TRUST_TASK.value
-        )
-    else:
-        export_adapter(workdir, out, _CHECKPOINT.value, Console(), _OVERRIDE.value, trust_task=_TRUST_TASK.value)
+    run = open_run(_WORKDIR.value, _CHECKPOINT.value, overrides=_OVERRIDE.value, trust_code=_TRUST_CODE.value)
+    run.export(_OUT.value, merged=_MERGED.value, dtype=_DTYPE.value, progress=Console())
 
 
 if __name__ == "__main__":

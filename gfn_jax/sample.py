@@ -46,13 +46,13 @@ _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "whose policy: best (by the figure train.keep_best), last, or a step"
 )
 _SEED = flags.DEFINE_integer("seed", 0, "of the random numbers", lower_bound=0)
-_TRUST_TASK = flags.DEFINE_bool("trust_task", False, command_line.TRUST_TASK)
+_TRUST_CODE = flags.DEFINE_bool("trust_code", False, command_line.TRUST_CODE)
 
 
 def main() -> None:
     from rich.console import Console
 
-    from gfn_jax.runs.sampling import Wanted, print_samples
+    from gfn_jax.terminal import Wanted, print_samples
 
     fields = {flag.name: flag.value for flag in _FIELDS}
     wanted = Wanted(_N.value, _METHOD.value, _TEMPERATURE.value, _SEED.value, _CHECKPOINT.value)
@@ -64,7 +64,7 @@ def main() -> None:
         Console(),
         as_json=_JSON.value,
         overrides=_OVERRIDE.value,
-        trust_task=_TRUST_TASK.value,
+        trust_code=_TRUST_CODE.value,
     )
 
 

@@ -17,7 +17,7 @@ from gfn_jax.config import command_line
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="for a new run: a Python file with get_config()")
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory", required=True)
 _POOL = flags.DEFINE_string("pool", None, "a file of JSON lines", required=True)
-_TRUST_TASK = flags.DEFINE_bool("trust_task", False, command_line.TRUST_TASK)
+_TRUST_CODE = flags.DEFINE_bool("trust_code", False, command_line.TRUST_CODE)
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
 
     workdir = Path(_WORKDIR.value)
     config = read_run_config(workdir) if _CONFIG.value is None else command_line.read_config_flag(_CONFIG)
-    if _CONFIG.value is None and not _TRUST_TASK.value:
+    if _CONFIG.value is None and not _TRUST_CODE.value:
         check_is_own(config, workdir / "config.json")
     seed_replay(config, workdir, Path(_POOL.value), Console())
 

@@ -7,7 +7,6 @@ same flags and a workdir that all of them see: by launch/, or each with --coordi
 """
 
 import sys
-from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
@@ -34,15 +33,15 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory, made if it
 def main() -> None:
     from rich.console import Console
 
+    from gfn_jax.api import train
     from gfn_jax.runtime import distributed
-    from gfn_jax.training.loop import train
 
     if distributed.initialize(_DISTRIBUTED.value, _COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value):
         command_line.end_alone()
     with distributed.in_agreement():
         config = command_line.read_config_flag(_CONFIG)
-    is_done = train(config, Path(_WORKDIR.value), Console())
-    if not is_done:
+    trained = train(config, _WORKDIR.value, progress=Console())
+    if not trained.is_done:
         sys.exit(_STATUS_IF_STOPPED.value)
 
 

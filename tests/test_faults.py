@@ -98,7 +98,7 @@ def test_a_signal_ends_the_run_after_its_step_and_loses_nothing(settings, uninte
     handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
     happens[4] = lambda: os.kill(os.getpid(), number)  # one batch ahead: while step 3 is trained
     console = Console(record=True, width=100)
-    assert not train(settings, tmp_path / "run", console)
+    assert not train(settings, tmp_path / "run", console).is_done
     assert f"stopped by {number.name} after step 3" in console.export_text()
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers
     assert [file.name for file in (tmp_path / "run" / "checkpoints").iterdir()].count("3") == 1

@@ -50,7 +50,7 @@ def test_the_package_lists_all_of_its_commands(installed):
     names = {file.stem for file in files}
     assert set(COMMANDS) == names
     for name in names:
-        assert f"python -m gfn_jax.{name} " in listed
+        assert f"gfn-jax {name} " in listed
 
 
 def test_a_configuration_of_one_s_own_needs_the_package_alone(installed):

@@ -85,6 +85,17 @@ def base() -> ConfigDict:
     config.reward.temperature_horizon = 750  # optimiser steps from start to end
     config.reward.likelihood_weight = 1.0  # of log p_frozen(continuation | prompt)
     config.reward.allow_flat_target = False  # allow likelihood_weight / temperature_end < 0.8 without a support mask
+    config.reward.function = ConfigDict(  # a part of log R that a function of yours gives, beside the task's own
+        {
+            "name": "",  # "module:function", of lists of prompts and texts; see docs/adding_a_task.md
+            "granularity": "terminal",  # of whole texts (objectives vargrad and tb), or prefix: of all that may be one
+            "weights": ConfigDict(),  # of its terms by name, where it returns several; 1 where there is none
+            "workers": 0,  # processes that call it; 0: the main process
+            "batch_size": 256,  # most texts of one call
+            "timeout_s": 600.0,  # a worker that takes longer is replaced
+            "attempts": 3,  # of workers, for each call, before the run stops
+        }
+    )
     config.reward.sentences = ConfigDict(
         {
             "weight": 0.0,  # of log P(label | continuation), or of what the form alone says: 0 of a sentence, else -1

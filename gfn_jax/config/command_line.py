@@ -14,11 +14,11 @@ from gfn_jax.config.reading import known_keys, nearest_key, parse_config
 from gfn_jax.config.schema import Config
 from gfn_jax.runtime.errors import ElsewhereError, TrainingError, UserError
 
-TRUST_TASK = (
-    'import the task that the run\'s config.json names as "module:Class", which runs its code: for your own runs, and '
-    "those of people whom you trust"
+TRUST_CODE = (
+    'import the task or the reward function that the run\'s config.json names as "module:name", which runs its code: '
+    "for your own runs, and those of people whom you trust"
 )
-"""The help of --trust_task, a flag of the commands that read a run which may be somebody else's."""
+"""The help of --trust_code, a flag of the commands that read a run which may be somebody else's."""
 
 OF_FLAGS = (flags.Error, AttributeError, KeyError, ValueError, TypeError, NameError, ImportError)
 """What flags that are wrong end in, those that override a configuration's keys included."""
@@ -27,6 +27,9 @@ OVERRIDE = (
     "device unless told otherwise) or reward.nli.device=cpu; an unknown key lists those that may be"
 )
 """What the flag `override` is, of the commands that open a finished run."""
+
+_OPEN_ENDED = ("task.bans.", "task.options.", "reward.function.weights.")
+"""Sections whose keys are the user's."""
 
 _is_one_of_several = False
 
@@ -86,7 +89,7 @@ def one_line(error: Exception, argv: Sequence[str]) -> str:
     for argument in argv:  # ml_collections stops at the first key that it does not find
         flag = argument.lstrip("-").split("=")[0]
         key = flag.removeprefix("config.")
-        if key != flag and key not in known_keys() and not key.startswith(("task.bans.", "task.options.")):
+        if key != flag and key not in known_keys() and not key.startswith(_OPEN_ENDED):
             return f"unknown configuration key {key}{nearest_key(key)}"
     raised = traceback.extract_tb(error.__traceback__)
     where = next((f"{frame.filename}:{frame.lineno}: " for frame in raised if frame.name == "get_config"), "")

@@ -25,6 +25,7 @@ OF_THE_MACHINE = (
         for judge in ("nli", "sentences")
         for key in ("device", "workers", "threads", "batch_size", "timeout_s", "attempts")
     ),
+    *(f"reward.function.{key}" for key in ("workers", "batch_size", "timeout_s", "attempts")),
     "reward.answers.batch_size",
     "reward.cache_mb",
 )

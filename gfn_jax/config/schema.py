@@ -132,6 +132,18 @@ class Sentences(Judge):
     label: Text
 
 
+class Function(Section):
+    """A function of the user's own, as a part of log R."""
+
+    name: str
+    granularity: Literal["terminal", "prefix"]
+    weights: dict[str, float]
+    workers: Natural
+    batch_size: Count
+    timeout_s: Positive
+    attempts: Count
+
+
 class Hybrid(Section):
     steps: Natural
     threshold: Share
@@ -145,6 +157,7 @@ class Reward(Section):
     temperature_horizon: Natural
     likelihood_weight: NotNegative
     allow_flat_target: bool
+    function: Function
     sentences: Sentences
     contradiction_weight: NotNegative
     original_weight: NotNegative
@@ -260,7 +273,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _has_rewards_to_compare(self) -> "Config":
-        if self.reward.granularity == "terminal":
+        function = self.reward.function
+        if "terminal" in (self.reward.granularity, function.granularity if function.name else ""):
             check_terminal_reward(self.objective.name)
         return self
 
@@ -317,7 +331,7 @@ def check_terminal_reward(objective: str) -> None:
         raise UserError(
             f"objective {objective!r} compares the states of one text, and a terminal reward is of whole texts alone: "
             "it would cancel out of the loss. Choose objective.name vargrad or tb, or a reward of every prefix "
-            "(reward.granularity)"
+            "(reward.granularity, or reward.function.granularity)"
         )
 
 

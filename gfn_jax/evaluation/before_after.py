@@ -36,6 +36,10 @@ _ROWS = {  # figure -> what it says; those that a task does not have are left ou
 }
 
 
+_IN_OTHERS = {"log_answer", "log_answer_per_token", "log_contradiction", "log_original", "log_sentence"}
+"""Components that rows above stand for; a user's own have rows of their own."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Change:
     """A figure's mean over the validation prompts before and after training.
@@ -68,15 +72,17 @@ class Change:
 
 def changes(before: Mapping[str, float], after: Mapping[str, float], paired: Mapping[str, np.ndarray]) -> list[Change]:
     """The rows of the table, from the figures' means and, as far as they are known, their changes on every prompt."""
+    own = {name: name.replace("_", " ") for name in before if name not in _ROWS.keys() | _IN_OTHERS}
     return [
         Change(name, label, before[name], after[name], _interval(paired.get(name)))
-        for name, label in _ROWS.items()
+        for name, label in (_ROWS | own).items()
         if name in before and name in after
     ]
 
 
 def _interval(differences: np.ndarray | None) -> Interval | None:
-    return None if differences is None or len(differences) < 2 else bootstrap_interval(differences)
+    known = [] if differences is None else differences[~np.isnan(differences)]
+    return bootstrap_interval(np.asarray(known)) if len(known) > 1 else None
 
 
 def which_is_used(last: int, used: int, keep_best: str) -> str:

@@ -6,6 +6,7 @@ Everything is measured at the reward's end temperature, with the same random num
 import dataclasses
 import functools
 import itertools
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,12 @@ class Measurement:
     distributions: list[dict[str, Any]]
 
     def summary(self) -> dict[str, float]:
-        """The figures averaged over prompts, and the variance's median."""
-        means = {name: float(values.mean()) for name, values in self.per_prompt.items()}
-        return means | {"mixture_log_ratio_var_median": float(np.median(self.per_prompt["mixture_log_ratio_var"]))}
+        """The figures averaged over the prompts that have them, and the variance's median."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of figures that no prompt has
+            means = {name: float(np.nanmean(values)) for name, values in self.per_prompt.items()}
+            median = float(np.nanmedian(self.per_prompt["mixture_log_ratio_var"]))
+        return means | {"mixture_log_ratio_var_median": median}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,9 +207,9 @@ class Validation:
         check_names("a figure of the task", of_task[0], last)
         figures = {
             "mixture_log_ratio_var": mixture_variance(g, frozen_g),
-            "elbo": g.mean(1),
-            "log_r": log_r.mean(1),
-            **{name: values.mean(1) for name, values in last.items()},
+            "elbo": _mean(g),
+            "log_r": _mean(log_r),
+            **{name: _mean(values) for name, values in last.items()},
             **{name: np.array([figures[name] for figures in of_task]) for name in of_task[0]},
             "diversity": np.array([mean_edit_distance(texts) for texts in texts_by_prompt]),
             "distinct": np.array([distinct_share(texts) for texts in texts_by_prompt]),
@@ -225,7 +229,18 @@ def mixture_variance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """The unbiased variance of two distributions' even mixture, of as many samples of each [prompt, sample].
 
     The mean of their variances, and a quarter of the squared distance of their means. The samples' means are farther
-    apart than the distributions', by what their own variances are over the number of samples.
+    apart than the distributions', by what their own variances are over the number of samples. A sample that has no
+    reward is left out, as a NaN.
     """
-    within = (one.var(1, ddof=1) + other.var(1, ddof=1)) / 2
-    return within * (1 - 1 / (2 * one.shape[1])) + np.square(one.mean(1) - other.mean(1)) / 4
+    count = np.minimum(*(np.isfinite(values).sum(1) for values in (one, other)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of prompts that have none
+        within = (np.nanvar(one, 1, ddof=1) + np.nanvar(other, 1, ddof=1)) / 2
+        return within * (1 - 1 / (2 * count)) + np.square(_mean(one) - _mean(other)) / 4
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Of each prompt's samples [prompt, sample] that have a reward; NaN where none has."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.nanmean(values, axis=1)

@@ -22,8 +22,11 @@ from gfn_jax.models.mesh import batch_size, check_splits, make_mesh, model_layou
 from gfn_jax.models.parts import ModelStructure, Weights
 from gfn_jax.policy.masks import Rules, make_rules
 from gfn_jax.replay.entry import NOTHING
+from gfn_jax.rewards.addition import Addition
+from gfn_jax.rewards.function import with_function
 from gfn_jax.rewards.protocol import Components, Reward, RewardContext
-from gfn_jax.rewards.sentences import SentenceReward, with_sentences
+from gfn_jax.rewards.sentences import with_sentences
+from gfn_jax.rewards.user_function import Function
 from gfn_jax.runtime.content import text_sha256
 from gfn_jax.runtime.errors import UserError
 from gfn_jax.runtime.rows import Rows
@@ -45,6 +48,7 @@ _OF_REWARDS: dict[str, Any] = {
         "answers": {"template", "min_new_tokens", "max_new_tokens"},
         "nli": {"contradiction_label", "max_length"},
         "sentences": {"label", "max_length"},
+        "function": {"name", "granularity"},
     },
 }
 """The configuration that a reward's components depend on, beside what `Experiment.content` names."""
@@ -181,6 +185,11 @@ class Experiment:
         functions = self.functions
         return Snapshot(functions.init(jax.tree.map(jnp.copy, self.adapter)), functions.no_trajectories(), NOTHING)
 
+    def continuation(self, text: str) -> list[int]:
+        """The tokens of a continuation from elsewhere, with or without the terminator's text at its end."""
+        words = text.strip().removesuffix(self.config.task.terminator).strip()
+        return self.tokenizer.encode_continuation(f" {words}")
+
     def texts(self, trajectories: Trajectories) -> list[str]:
         """The continuations of this process's rows as text, each with its terminator."""
         own = self.rows.fetch(trajectories)
@@ -190,13 +199,14 @@ class Experiment:
 
 def _identity(reward: Reward) -> list[Any]:
     """The class and version of a reward, and before it those of the reward that it is made of."""
-    inner = _identity(reward.inner) if isinstance(reward, SentenceReward) else []
+    inner = _identity(reward.inner) if isinstance(reward, Addition) else []
     return [*inner, f"{type(reward).__module__}:{type(reward).__qualname__}", reward.version]
 
 
-def build(config: Config) -> Experiment:
+def build(config: Config, function: Function | None = None) -> Experiment:
     """Reads, checks and places everything that the configuration names, the cheapest first; writes nothing.
 
+    A `function` is the one that `reward.function.name` is the name of, where it need not be imported.
     Raises `UserError` for whatever the user can mend.
     """
     task = make_task(config)
@@ -230,8 +240,10 @@ def build(config: Config) -> Experiment:
     )
     stopwatch = Stopwatch()
     own_structure = structure.with_layout(model_layout(rows.local_mesh, fsdp=fsdp))
-    context = RewardContext(config, structure, own_structure, tokenizer, terminator, rows, stopwatch)
-    reward = with_sentences(task.reward(context), context)
+    context = RewardContext(
+        config, structure, own_structure, tokenizer, terminator, rows, stopwatch, task.prompt, function
+    )
+    reward = with_sentences(with_function(task.reward(context), context), context)
     with contextlib.ExitStack() as on_failure:
         on_failure.callback(reward.close)
         if reward.granularity == "terminal":

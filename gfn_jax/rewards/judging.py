@@ -3,14 +3,26 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from gfn_jax.config.schema import Judge
 from gfn_jax.models.hf_files import classifier_sha256, find_classifier
 from gfn_jax.rewards.recent import Recent
-from gfn_jax.rewards.side_process import Job, WorkerPool
+from gfn_jax.rewards.side_process import WorkerPool
 
 CLASSIFIER = "gfn_jax.rewards.classifier:Classifier"
+
+
+class Answer(Protocol):
+    def result(self) -> Any:
+        """What was said, in the order of what was asked; waits for it."""
+
+
+class Asked(Protocol):
+    """Whoever says something of texts: a `WorkerPool`, for one."""
+
+    def submit(self, method: str, argument: Any) -> Answer: ...
+
 
 Item = TypeVar("Item", str, tuple[str, str])
 
@@ -51,10 +63,10 @@ class JudgePool(WorkerPool):
 class Judgements(Generic[Item]):
     """What a method of the workers' says of texts, or of pairs; none is asked about twice while the cache lasts."""
 
-    def __init__(self, pool: WorkerPool, method: str, batch_size: int, cache_mb: float):
+    def __init__(self, pool: Asked, method: str, batch_size: int, cache_mb: float):
         self._pool, self._method, self._batch_size = pool, method, batch_size
         self._known: Recent[Item, Any] = Recent(cache_mb)
-        self._under_way: dict[Item, tuple[Job, int]] = {}
+        self._under_way: dict[Item, tuple[Answer, int]] = {}
 
     def request(self, items: Sequence[Item]) -> Callable[[], list[Any]]:
         """Sends what was not sent before to the workers; calling the result waits for what they say of all items."""

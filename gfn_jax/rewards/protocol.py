@@ -33,6 +33,8 @@ class RewardContext:
     own_structure  the same, for what this one computes alone on its own devices
     rows           how a batch's leading axis lies on the mesh, and which of them are this process's
     stopwatch      for the phases of `request` that the main process itself spends time on
+    prompt         the text that an example's continuations go on from
+    function       a reward of the user's, where it was given as a function and not by its name alone
     """
 
     config: Config
@@ -42,6 +44,8 @@ class RewardContext:
     terminator: int
     rows: Rows
     stopwatch: Stopwatch
+    prompt: Callable[[Any], str] = str
+    function: Callable[[list[str], list[str]], Any] | None = None
 
 
 class Reward(abc.ABC):

@@ -12,8 +12,9 @@ from typing import Any
 import jax
 
 from gfn_jax.models.parts import Weights
+from gfn_jax.rewards.addition import Addition
 from gfn_jax.rewards.judging import CLASSIFIER, Judgements, JudgePool
-from gfn_jax.rewards.protocol import Call, Components, Reward, RewardContext
+from gfn_jax.rewards.protocol import Components, Reward, RewardContext
 from gfn_jax.rewards.state_texts import state_texts
 from gfn_jax.text.sentences import is_sentence
 from gfn_jax.types import Prompts, Trajectories
@@ -26,13 +27,12 @@ def with_sentences(reward: Reward, context: RewardContext) -> Reward:
     return SentenceReward(reward, context) if context.config.reward.sentences.weight else reward
 
 
-class SentenceReward(Reward):
-    """The reward above, of which `inner` is the other; it judges no text twice while its cache lasts."""
+class SentenceReward(Addition):
+    """The reward above; it judges no text twice while its cache lasts."""
 
     def __init__(self, inner: Reward, context: RewardContext):
-        """Takes over the inner reward, whose granularity it has."""
+        super().__init__(inner)
         config = context.config.reward.sentences
-        self.inner, self.granularity = inner, inner.granularity
         self._context, self._weight = context, config.weight
         self._pool, self._judge = None, _judge_form
         if config.name_or_path:
@@ -61,23 +61,17 @@ class SentenceReward(Reward):
 
     def check(self, examples: Sequence[Any]) -> None:
         judged = self._judge(["A model that cannot judge this sentence says why before the first step."])
-        self.inner.check(examples)
+        super().check(examples)
         judged()
-
-    def to_compile(self, frozen: Weights, prompts: Prompts, trajectories: Trajectories) -> Sequence[Call]:
-        return self.inner.to_compile(frozen, prompts, trajectories)
-
-    def explain(self, frozen: Weights, examples: Sequence[Any], texts: Sequence[str]) -> list[dict[str, Any]]:
-        return self.inner.explain(frozen, examples, texts)
 
     def judges(self) -> Mapping[str, str]:
         own = {f"model of {_KEYS[0]}": self._pool.sha256} if self._pool else {}
-        return {**self.inner.judges(), **own}
+        return {**super().judges(), **own}
 
     def close(self) -> None:
         if self._pool:
             self._pool.close()
-        self.inner.close()
+        super().close()
 
 
 def _judge_form(texts: Sequence[str]) -> Callable[[], list[float]]:

@@ -210,7 +210,7 @@ class Checkpoints:
             raise
         except Exception as error:  # a damaged file fails in as many ways as there are bytes
             fault = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        fault = next(filter(None, distributed.gather(fault)), None)  # taken by all processes, or by none
+        fault = distributed.of_any(fault)  # taken by all processes, or by none
         return (snapshot, None) if fault is None else (None, fault)
 
     def _restore(self, step: int, like: Snapshot) -> Snapshot:

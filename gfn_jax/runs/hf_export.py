@@ -40,13 +40,13 @@ def export_adapter(
     console: Console,
     overrides: Sequence[str] = (),
     *,
-    trust_task: bool = False,
+    trust_code: bool = False,
 ) -> None:
     """Writes a checkpoint's adapter (`open_run`) as a PEFT directory; `overrides` are of `read_finished_config`.
 
     Raises `UserError` where the run has no checkpoint, its frozen model is a random one, or `out` is there.
     """
-    config = read_finished_config(workdir, overrides, trust_task=trust_task)
+    config = read_finished_config(workdir, overrides, trust_code=trust_code)
     if config.model.random_init:
         raise UserError(
             f"the frozen model of {workdir} is random (model.random_init), and an adapter is nothing without it: "
@@ -69,10 +69,10 @@ def export_merged(
     console: Console,
     overrides: Sequence[str] = (),
     *,
-    trust_task: bool = False,
+    trust_code: bool = False,
 ) -> None:
     """Writes a checkpoint's policy as a whole causal language model in `dtype`; raises `UserError` likewise."""
-    config = read_finished_config(workdir, overrides, trust_task=trust_task)
+    config = read_finished_config(workdir, overrides, trust_code=trust_code)
     with _written_whole(out) as directory, open_run(workdir, config, checkpoint, judged=False) as run:
         structure = run.experiment.structure
         weights = merge(structure, run.snapshot.state.adapter, run.experiment.frozen, jnp.dtype(dtype))

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard, ModelCardData
 import gfn_jax
 from gfn_jax.models.hf_files import is_local
 from gfn_jax.objectives import CONTROLS
-from gfn_jax.rewards.sentences import SentenceReward
+from gfn_jax.rewards.addition import Addition
 from gfn_jax.runs.opened import TrainedRun
 from gfn_jax.runtime.json_files import read_rows
 
@@ -56,9 +56,12 @@ def _target(run: TrainedRun) -> str:
         )
         weights["judge"] = config.reward.nli.name_or_path
     weights |= config.task.options
-    if isinstance(reward, SentenceReward):
+    while isinstance(reward, Addition):
         reward = reward.inner
-        judge = config.reward.sentences
+    if config.reward.function.name:
+        weights["function"] = config.reward.function.name
+    judge = config.reward.sentences
+    if judge.weight:
         by = f"log P({judge.label}) by {judge.name_or_path}" if judge.name_or_path else "their form (0 or -1)"
         weights["sentences"] = f"{judge.weight:g} * {by}"
     sampling = config.sampling

@@ -11,6 +11,7 @@ from gfn_jax.config.reading import read_run_config
 from gfn_jax.config.schema import Config, Mesh, beginning_from
 from gfn_jax.experiment.experiment import Experiment, build
 from gfn_jax.experiment.snapshot import Snapshot
+from gfn_jax.rewards.user_function import Function
 from gfn_jax.runs.checkpoint import Checkpoints, saved_steps
 from gfn_jax.runtime.errors import UserError
 from gfn_jax.tasks import check_is_own
@@ -33,14 +34,14 @@ class TrainedRun(NamedTuple):
         return [*passed_over, f"checkpoint {self.snapshot.step} is used: {self.reason}"]
 
 
-def read_finished_config(workdir: Path, overrides: Sequence[str] = (), *, trust_task: bool = False) -> Config:
+def read_finished_config(workdir: Path, overrides: Sequence[str] = (), *, trust_code: bool = False) -> Config:
     """The configuration of a run that has a checkpoint, for one device unless `overrides` (KEY=VALUE) name a mesh.
 
     What the run began from is not needed, nor its microbatches, which need not fit the mesh: nothing is trained.
-    Raises `UserError` where its task is code from elsewhere, which making it would run, unless `trust_task`.
+    Raises `UserError` where its task is code from elsewhere, which making it would run, unless `trust_code`.
     """
     config = read_run_config(workdir)
-    if not trust_task:
+    if not trust_code:
         check_is_own(config, workdir / "config.json")
     if not saved_steps(workdir / "checkpoints"):
         raise UserError(f"{workdir} holds no checkpoint yet")
@@ -50,15 +51,17 @@ def read_finished_config(workdir: Path, overrides: Sequence[str] = (), *, trust_
 
 
 @contextlib.contextmanager
-def open_run(workdir: Path, config: Config, checkpoint: str, *, judged: bool = True) -> Iterator[TrainedRun]:
+def open_run(
+    workdir: Path, config: Config, checkpoint: str, function: Function | None = None, *, judged: bool = True
+) -> Iterator[TrainedRun]:
     """The run as a checkpoint left it: the best, the last, or that of a step; raises `UserError` where it has none.
 
     The best is the one with the highest figure `train.keep_best`, and the last where none has that figure. Its
     model must be what it was, and where it is to be `judged` the reward's judges too.
     """
     directory = workdir / "checkpoints"
-    _check_choice(checkpoint, directory)
-    with build(config) as experiment:
+    check_choice(checkpoint, directory)
+    with build(config, function) as experiment:
         like = experiment.beginning()
         content = experiment.content if judged else experiment.model_content
         with Checkpoints(directory, content, keep_best=config.train.keep_best) as checkpoints:
@@ -75,7 +78,8 @@ def open_run(workdir: Path, config: Config, checkpoint: str, *, judged: bool = T
         yield TrainedRun(experiment, snapshot, reason, list(faults))
 
 
-def _check_choice(checkpoint: str, directory: Path) -> None:
+def check_choice(checkpoint: str, directory: Path) -> None:
+    """Raises `UserError` where there is no such checkpoint in the directory."""
     if checkpoint in (BEST, LAST):
         return
     steps = saved_steps(directory)

@@ -97,6 +97,11 @@ def of_main(value: Any) -> Any:
     return gather(value if is_main() else None)[0]
 
 
+def of_any(value: Any) -> Any:
+    """The first process's value that is not empty, in every process; an empty one where all are."""
+    return next(filter(None, gather(value)), value)
+
+
 def check_same(values: Mapping[str, Any]) -> None:
     """Raises `UserError`, in a process where one of these is not what it is in the main one, by its name."""
     mains = of_main(dict(values))

@@ -17,13 +17,14 @@ TASKS: dict[str, type[Task]] = {
 
 
 def check_is_own(config: Config, source: object) -> None:
-    """Raises `UserError` where the task that a configuration from this source names is code from elsewhere."""
-    name = config.task.name
-    if name not in TASKS and ":" in name:
-        raise UserError(
-            f"{source} names the task {name!r}, and reading the run would import the module "
-            f"{name.partition(':')[0]!r}, which runs its code: if you trust whoever made both, add --trust_task"
-        )
+    """Raises `UserError` where a configuration from this source names code from elsewhere: a task, or a function."""
+    named = {"task": config.task.name, "reward function": config.reward.function.name}
+    for what, name in named.items():
+        if name not in TASKS and ":" in name:
+            raise UserError(
+                f"{source} names the {what} {name!r}, and reading the run would import the module "
+                f"{name.partition(':')[0]!r}, which runs its code: if you trust whoever made both, add --trust_code"
+            )
 
 
 def make_task(config: Config) -> Task:

@@ -57,7 +57,7 @@ def sweep(
         own = [f"--config.reward.temperature_end={temperature}", f"--config.seed={seed}", f"--workdir={place}"]
         _run("train", f"--status_if_stopped={_STOPPED}", *training, *own)
         # The task is the one of the flags for training, or that would have refused the directory.
-        _run("evaluate", f"--workdir={place}", "--trust_task", *comparing)
+        _run("evaluate", f"--workdir={place}", "--trust_code", *comparing)
         replace_file(place / _ASKED, json.dumps(asked, indent=2) + "\n")
     evaluations = {place: _read_evaluation(place / "evaluation.json") for place in places}
     prompts, *others = {(each["prompts"], each["samples_per_prompt"]) for each in evaluations.values()}

@@ -1,17 +1,22 @@
 """The training loop."""
 
 import contextlib
+import dataclasses
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from gfn_jax.config.schema import Config
 from gfn_jax.evaluation.before_after import before_and_after, which_is_used
+from gfn_jax.evaluation.validation import Measurement
 from gfn_jax.experiment.snapshot import Snapshot
+from gfn_jax.experiment.train_step import TrainState
 from gfn_jax.replay.buffer import ReplayBuffer
 from gfn_jax.replay.entry import NOTHING, UnreadableError
+from gfn_jax.rewards.user_function import Function
 from gfn_jax.runs.tracking import Tracker
 from gfn_jax.runtime import distributed
 from gfn_jax.runtime.errors import TrainingError, UserError
@@ -24,20 +29,37 @@ from gfn_jax.training.replay_rows import ReplayRows
 from gfn_jax.training.seeds import sow
 
 
-def train(config: Config, workdir: Path, console: Console) -> bool:
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What training came to.
+
+    is_done        whether the run reached its end, its last step or that where `train.patience` is over, and was not
+                   stopped by a signal before
+    step           of the last checkpoint
+    before, after  means over the validation prompts: of the untrained policy, and of the last validation
+    """
+
+    workdir: Path
+    is_done: bool
+    step: int
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+def train(config: Config, workdir: Path, console: Console, function: Function | None = None) -> Trained:
     """Trains in a new directory, or goes on where the last checkpoint of `workdir` ended.
 
     Nothing is written before everything that the configuration names was read and found good, in
-    all processes of the run; the main one alone writes, but for the checkpoints. False where a signal
-    stopped the run before its end: its last step, or that where `train.patience` is over.
+    all processes of the run; the main one alone writes, but for the checkpoints. A `function` is the
+    one that `reward.function.name` names.
     """
     configure_jax(config.model.dtype)
     console = console if distributed.is_main() else Console(quiet=True)
     try:
         with contextlib.ExitStack() as stack:
-            prepared = prepare(config, workdir, console, stack)
+            prepared = prepare(config, workdir, console, stack, function)
             try:
-                is_done = _train(prepared, console)
+                trained = _train(prepared, console)
             except TrainingError as error:
                 prepared.checkpoints.settle()
                 raise TrainingError(f"{error}; {prepared.checkpoints.latest}") from error
@@ -48,87 +70,154 @@ def train(config: Config, workdir: Path, console: Console) -> bool:
         if distributed.is_loss(error):
             raise distributed.lost_process(error, f"what is saved is in {workdir}") from error
         raise
-    return is_done
+    return trained
 
 
-def _train(prepared: Prepared, console: Console) -> bool:
-    workdir, examples, experiment = prepared.workdir, prepared.examples, prepared.experiment
-    buffer, checkpoints, fresh = prepared.buffer, prepared.checkpoints, prepared.beginning
-    config, stopwatch = experiment.config, experiment.stopwatch
-    functions, frozen = experiment.functions, experiment.frozen
+def _train(prepared: Prepared, console: Console) -> Trained:
+    """Takes the steps that are left, and says what all of them changed."""
+    workdir, experiment, checkpoints = prepared.workdir, prepared.experiment, prepared.checkpoints
+    config = experiment.config
+    begin, is_restored = _beginning(prepared, console)
+    seeds = _fill(prepared.buffer, begin, workdir)
+    experience = ReplayRows(experiment, prepared.buffer)
+    before = _measured_before(prepared, is_restored=is_restored)
+    console.print(prepared.warm_up.wait())
+    _check_keep_best(config, before)
+    restored_step, report = begin.step if is_restored else None, ""
+    with Tracker(config, workdir, restored_step, console) as tracker, Interruption() as interruption:
+        if not is_restored:
+            _log_validation(tracker, 0, before)
+        patience = Patience(config.train, workdir / "metrics.jsonl")
+        last = begin.step if patience.is_over else config.train.steps
+        waiting = begin.waiting if is_restored else ()
+        pipeline = Pipeline(experiment, prepared.examples, begin.step, last, waiting)
+        trainer = _Trainer(prepared, seeds, pipeline, experience, tracker, patience, interruption)
+        state, after, wish = trainer.train(begin, last, before)
+        is_done = not wish
+        if is_done:
+            checkpoints.finish()  # or the report would not know the last one
+            report = _report(tracker, workdir)
+    if is_done:
+        verdict = patience.verdict if patience.is_over else ""
+        used = which_is_used(int(state.step), checkpoints.best(), config.train.keep_best)
+        _conclude(console, verdict, before_and_after(before, after), used, report)
+    else:
+        console.print(f"stopped by {wish} after step {int(state.step)}; the same command goes on")
+    return Trained(workdir, is_done, int(state.step), before.summary(), after.summary())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trainer:
+    """What all steps of a run work with; `seeds` are the pools that its buffer was given."""
+
+    prepared: Prepared
+    seeds: tuple[str, ...]
+    pipeline: Pipeline
+    experience: ReplayRows
+    tracker: Tracker
+    patience: Patience
+    interruption: Interruption
+
+    def train(self, begin: Snapshot, last: int, before: Measurement) -> tuple[TrainState, Measurement, str]:
+        """The steps after `begin` up to `last`, or until the figures rise no more, or a signal comes to any process.
+
+        The state that they end with, the last validation (`before` where there was none), and the name of the
+        signal if one ended them early.
+        """
+        train, state, after = self.prepared.experiment.config.train, begin.state, before
+        self.prepared.experiment.stopwatch.take()  # what was measured so far is no step's
+        for step in range(begin.step + 1, last + 1):
+            state = self.update(state, step)
+            figures, is_best = None, False
+            if step % train.eval_every == 0 or step == last:
+                after = self.validate(state, step)
+                figures = after.summary()
+                is_best = self.patience.observe(step, figures)
+            is_done = step == last or self.patience.is_over
+            wish = distributed.of_any(self.interruption.requested)
+            # Last, so that a checkpoint never stands for figures that were not written down.
+            if step % train.checkpoint_every == 0 or is_best or is_done or wish:
+                self.save(state, figures)
+            if is_done:
+                return state, after, ""
+            if wish:
+                return state, after, wish
+        return state, self.prepared.validation.measure(state.adapter), ""  # no step was left
+
+    def update(self, state: TrainState, step: int) -> TrainState:
+        """The state after a step (from 1); the step before is written down, and this one's rows are remembered."""
+        experiment, experience, tracker = self.prepared.experiment, self.experience, self.tracker
+        stopwatch, number = experiment.stopwatch, step - 1
+        with stopwatch.measure("update"):
+            jax.block_until_ready(state)  # of the step before, whose rows were remembered meanwhile
+        drawn = self.pipeline.advance(state.adapter)
+        experience.draw(number, drawn.examples)
+        components = drawn.components()
+        replayed, final_log_r = experience.rows(components), experience.final_log_r(components)
+        with stopwatch.measure("update"):
+            state, metrics = experiment.functions.update(
+                state, experiment.frozen, drawn.prompts, drawn.trajectories, components, replayed
+            )
+        tracker.flush()  # writes the step before, while this one runs
+        experience.remember(number, drawn.examples, drawn.trajectories, components, final_log_r)
+        tracker.log_step(step, metrics, drawn.examples, replay=experience.statistics(), time=stopwatch.take())
+        return state
+
+    def validate(self, state: TrainState, step: int) -> Measurement:
+        """What the policy reaches after a step, written down; it counts as no step's time."""
+        self.tracker.flush()
+        measured = self.prepared.validation.measure(state.adapter)
+        _log_validation(self.tracker, step, measured)
+        self.prepared.experiment.stopwatch.take()
+        return measured
+
+    def save(self, state: TrainState, figures: Mapping[str, float] | None) -> None:
+        """Begins to save all that the run goes on from, with the figures of this state where it was validated."""
+        self.tracker.flush()
+        replay = self.experience.snapshot() if distributed.is_main() else NOTHING  # the main process saves it
+        self.prepared.checkpoints.save(Snapshot(state, self.pipeline.waiting, replay, self.seeds), figures)
+
+
+def _beginning(prepared: Prepared, console: Console) -> tuple[Snapshot, bool]:
+    """What the run goes on from: its latest checkpoint that can be read, or else its beginning; whether the former."""
+    checkpoints = prepared.checkpoints
     with distributed.in_agreement():
-        restored, faults = checkpoints.restore_latest(fresh)
+        restored, faults = checkpoints.restore_latest(prepared.beginning)
     for step, fault in faults.items():
         place = checkpoints.set_aside(step)
         console.print(f"checkpoint {step} is damaged ({fault}); it was moved to {place}", soft_wrap=True)
-    begin = restored or fresh
-    state, start, last = begin.state, begin.step, config.train.steps
-    if restored:
-        console.print(f"going on after step {start}, from the checkpoint in {workdir}")
-    seeds = _fill(buffer, begin, workdir)
-    experience = ReplayRows(experiment, buffer)
-    validation = prepared.validation
-    known = validation.recorded(workdir, 0) if restored else None  # else its files begin again, as the run does
-    before = after = known or validation.measure(experiment.adapter)
-    console.print(prepared.warm_up.wait())
+    if restored is None:
+        return prepared.beginning, False
+    console.print(f"going on after step {restored.step}, from the checkpoint in {prepared.workdir}")
+    return restored, True
+
+
+def _measured_before(prepared: Prepared, *, is_restored: bool) -> Measurement:
+    """The figures of the untrained policy: those that a run which goes on has on file, or else measured."""
+    # Without a checkpoint the files begin again, as the run does.
+    known = prepared.validation.recorded(prepared.workdir, 0) if is_restored else None
+    return known or prepared.validation.measure(prepared.experiment.adapter)
+
+
+def _check_keep_best(config: Config, measured: Measurement) -> None:
+    """Raises `UserError` where validation does not have the figure that checkpoints are chosen by."""
+    name, figures = config.train.keep_best, measured.summary()
     with distributed.in_agreement():
-        if config.train.keep_best and config.train.keep_best not in before.summary():
-            names = ", ".join(before.summary())
-            raise UserError(f"train.keep_best: validation has no figure {config.train.keep_best!r}; it has {names}")
+        if name and name not in figures:
+            raise UserError(f"train.keep_best: validation has no figure {name!r}; it has {', '.join(figures)}")
 
-    with Tracker(config, workdir, start if restored else None, console) as tracker, Interruption() as interruption:
-        if not restored:
-            tracker.log_validation(0, before.summary(), before.per_prompt, before.probes, before.distributions)
-        patience = Patience(config.train, workdir / "metrics.jsonl")
-        if patience.is_over:
-            last = start
-        pipeline = Pipeline(experiment, examples, start, last, begin.waiting if restored else ())
-        stopwatch.take()
-        for step in range(start, last):
-            with stopwatch.measure("update"):
-                jax.block_until_ready(state)  # of the step before, whose rows were remembered meanwhile
-            drawn = pipeline.advance(state.adapter)
-            experience.draw(step, drawn.examples)
-            components = drawn.components()
-            replayed, final_log_r = experience.rows(components), experience.final_log_r(components)
-            with stopwatch.measure("update"):
-                state, metrics = functions.update(
-                    state, frozen, drawn.prompts, drawn.trajectories, components, replayed
-                )
-            tracker.flush()  # writes the step before, while this one runs
-            experience.remember(step, drawn.examples, drawn.trajectories, components, final_log_r)
-            tracker.log_step(step + 1, metrics, drawn.examples, replay=experience.statistics(), time=stopwatch.take())
 
-            figures, is_best = None, False
-            if (step + 1) % config.train.eval_every == 0 or step + 1 == last:
-                tracker.flush()
-                after = validation.measure(state.adapter)
-                figures = after.summary()
-                tracker.log_validation(step + 1, figures, after.per_prompt, after.probes, after.distributions)
-                is_best = patience.observe(step + 1, figures)
-                stopwatch.take()
-            # Last, so that a checkpoint never stands for figures that were not written down.
-            is_last = step + 1 == last or patience.is_over
-            wish = next(filter(None, distributed.gather(interruption.requested)), "") if not is_last else ""
-            if (step + 1) % config.train.checkpoint_every == 0 or is_best or is_last or wish:
-                tracker.flush()
-                replay = experience.snapshot() if distributed.is_main() else NOTHING  # the main process saves it
-                checkpoints.save(Snapshot(state, pipeline.waiting, replay, seeds), figures)
-            if wish:
-                console.print(f"stopped by {wish} after step {step + 1}; the same command goes on")
-                return False
-            if is_last:
-                break
-        if start >= last:
-            after = validation.measure(state.adapter)
-        checkpoints.finish()  # or the report would not know the last one
-        report = _report(tracker, workdir)
-    if patience.is_over:
-        console.print(patience.verdict, soft_wrap=True)
-    console.print(before_and_after(before, after))
-    console.print(which_is_used(int(state.step), checkpoints.best(), config.train.keep_best), soft_wrap=True)
+def _log_validation(tracker: Tracker, step: int, measured: Measurement) -> None:
+    tracker.log_validation(step, measured.summary(), measured.per_prompt, measured.probes, measured.distributions)
+
+
+def _conclude(console: Console, verdict: str, table: RenderableType, used: str, report: str) -> None:
+    """Prints what training came to: why it ended early if it did, its figures, which checkpoint counts, the report."""
+    if verdict:
+        console.print(verdict, soft_wrap=True)
+    console.print(table)
+    console.print(used, soft_wrap=True)
     console.print(report, soft_wrap=True)
-    return True
 
 
 def _report(tracker: Tracker, workdir: Path) -> str:

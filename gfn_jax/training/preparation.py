@@ -20,6 +20,7 @@ from gfn_jax.experiment.warm_up import WarmUp
 from gfn_jax.models.parts import Weights
 from gfn_jax.replay.buffer import ReplayBuffer
 from gfn_jax.rewards.names import check_names
+from gfn_jax.rewards.user_function import Function
 from gfn_jax.runs.checkpoint import Checkpoints
 from gfn_jax.runs.directory import (
     check_data,
@@ -52,7 +53,9 @@ class Prepared:
     checkpoints: Checkpoints
 
 
-def prepare(config: Config, workdir: Path, console: Console, stack: contextlib.ExitStack) -> Prepared:
+def prepare(
+    config: Config, workdir: Path, console: Console, stack: contextlib.ExitStack, function: Function | None = None
+) -> Prepared:
     """Reads and checks everything that the configuration names, in all processes, before the main one writes.
 
     What must be closed in the end is given to the stack. Raises `UserError` for whatever the user can mend.
@@ -72,7 +75,7 @@ def prepare(config: Config, workdir: Path, console: Console, stack: contextlib.E
     with distributed.in_agreement():
         distributed.check_same({"content in its data files": data_hash})
         buffer = make_buffer(config, name)
-        experiment = stack.enter_context(build(with_kept_beginning(workdir, config)))
+        experiment = stack.enter_context(build(with_kept_beginning(workdir, config), function))
         experiment.check_prompts(everything)
     with distributed.in_agreement():
         began = {"adapter in model.lora.init_from": _sha256(experiment.adapter)} if config.model.lora.init_from else {}

@@ -101,8 +101,7 @@ def _read(pool: Path, experiment: Experiment, known: Mapping[str, Any], refused:
         if not isinstance(fields.get("continuation"), str):
             raise UserError(f'{where} is not a JSON object with "continuation", a text')
         example = task.parse_example(where, fields)
-        text = fields["continuation"].strip().removesuffix(config.task.terminator).strip()
-        tokens = experiment.tokenizer.encode_continuation(f" {text}")
+        tokens = experiment.continuation(fields["continuation"])
         if task.prompt(example) not in known:
             refused["no training example has this prompt"] += 1
         elif len(tokens) > config.sampling.max_len:

@@ -16,9 +16,9 @@ from rich.console import Console
 from gfn_jax.policy.sampler import Behaviour
 from gfn_jax.policy.sampler import sample as sample_policy
 from gfn_jax.runs.opened import open_run, read_finished_config
-from gfn_jax.runs.sampling import Wanted, print_samples
 from gfn_jax.runtime.errors import UserError
 from gfn_jax.runtime.keys import Purpose, key_for
+from gfn_jax.terminal import Wanted, print_samples
 from gfn_jax.text.prompts import pad_to_bucket
 
 NO_FIELDS = {"prompt": None, "subject": None, "edit_fact": None}

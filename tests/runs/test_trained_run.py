@@ -16,13 +16,13 @@ from run_files import json_lines
 from safetensors.numpy import load_file
 
 from gfn_jax.config.reading import flat
-from gfn_jax.reporting.evaluating import evaluate
 from gfn_jax.reporting.page import write_report
 from gfn_jax.runs.checkpoint import FORMAT
 from gfn_jax.runs.hf_export import export_adapter, export_merged
 from gfn_jax.runs.opened import open_run, read_finished_config
-from gfn_jax.runs.sampling import Wanted, print_samples
 from gfn_jax.runtime.errors import UserError
+from gfn_jax.terminal import Wanted, print_samples
+from gfn_jax.terminal import print_evaluation as evaluate
 
 FIELDS = {"prompt": "Mara walked to the market.", "subject": None, "edit_fact": None}
 FIGURES = {1: 5.0, 2: 9.0, 3: 1.0}
@@ -299,7 +299,7 @@ def test_the_commands_say_that_one_line_alone_and_exit_with_2(workdir, tmp_path,
     """Here of a run with a task of its own, which they are told to trust."""
     name_task(workdir, "examples.favourite_word:FavouriteWord", word="boat", bonus=3.0)
     all_damaged(workdir)
-    done = command(*(each.format(place=tmp_path) for each in arguments), "--trust_task", f"--workdir={workdir}")
+    done = command(*(each.format(place=tmp_path) for each in arguments), "--trust_code", f"--workdir={workdir}")
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: no checkpoint in {workdir}/checkpoints can be read; 2, the best, fails")
     assert done.stderr.count("\n") == 1
@@ -325,13 +325,13 @@ def somebody_elses(workdir, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", [sample, export, export_peft, compare])
 def test_the_code_that_a_run_names_is_run_for_those_alone_who_trust_it(somebody_elses, tmp_path, command):
-    expected = r"/run/config\.json names the task 'harmful:Own', and .* the module 'harmful', .* add --trust_task$"
+    expected = r"/run/config\.json names the task 'harmful:Own', and .* the module 'harmful', .* add --trust_code$"
     with pytest.raises(UserError, match=expected) as error:
         command(somebody_elses, tmp_path)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "harm").exists()
     with pytest.raises(UserError, match="'harmful:Own' is not a subclass"):
-        command(somebody_elses, tmp_path, trust_task=True)
+        command(somebody_elses, tmp_path, trust_code=True)
     assert (tmp_path / "harm").exists()
 
 
@@ -341,7 +341,7 @@ def test_a_report_runs_no_code_of_the_run(somebody_elses, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"), [((), "names the task 'examples.nowhere:Own'"), (("--trust_task",), "cannot be imported")]
+    ("flags", "message"), [((), "names the task 'examples.nowhere:Own'"), (("--trust_code",), "cannot be imported")]
 )
 def test_seeds_are_made_by_a_run_s_own_code_for_those_alone_who_trust_it(workdir, flags, message):
     name_task(workdir, "examples.nowhere:Own")

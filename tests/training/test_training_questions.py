@@ -11,7 +11,7 @@ from helpers import ROOT, contradiction_config
 from rich.console import Console
 from run_files import json_lines, without_times
 
-from gfn_jax.runs.sampling import Wanted, print_samples
+from gfn_jax.terminal import Wanted, print_samples
 from gfn_jax.training.loop import train
 
 COMMAND = """

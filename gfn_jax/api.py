@@ -1,0 +1,311 @@
+"""What the package does, as calls: train a policy, open a run, and sample, score, compare and export.
+
+The commands are thin callers of this. Nothing is printed unless it is asked for.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import runpy
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.progress import track
+
+from gfn_jax.config.reading import parse_config
+from gfn_jax.config.schema import Config
+from gfn_jax.evaluation.comparison import compare
+from gfn_jax.evaluation.judged_texts import RUNS_OWN, Judges, judged_figures
+from gfn_jax.evaluation.methods import Method, Resampling, all_methods, choose
+from gfn_jax.evaluation.results import Evaluation
+from gfn_jax.evaluation.samples import Sample, Samples
+from gfn_jax.experiment.examples import Examples
+from gfn_jax.policy.sampler import Behaviour
+from gfn_jax.reporting.page import write_report
+from gfn_jax.rewards.user_function import Function, name_of
+from gfn_jax.runs.directory import check_data
+from gfn_jax.runs.hf_export import export_adapter, export_merged
+from gfn_jax.runs.opened import BEST, TrainedRun, check_choice, read_finished_config
+from gfn_jax.runs.opened import open_run as opened
+from gfn_jax.runtime.errors import UserError
+from gfn_jax.runtime.machine import describe_machine
+from gfn_jax.tasks import Task, make_task
+from gfn_jax.training.loop import Trained
+from gfn_jax.training.loop import train as train_in
+
+Progress = bool | Console
+"""Whether progress is printed, and where: nowhere, on the standard output, or on a console of one's own."""
+
+TEMPERED = ("GFlowNet", "sampling")
+"""Methods that sample a model as it is, and so at any temperature."""
+_COLDEST = 1e-3
+
+
+def load_config(source: str | Path | ConfigDict, /, **overrides: Any) -> Config:
+    """The configuration in a Python file with `get_config()`, or in a ConfigDict, such as `gfn_jax.config.base.base()`.
+
+    Overrides are dotted keys with __ for the dots: `load_config("configs/quickstart.py", train__steps=20)`. Raises
+    `UserError` where there is no such file, or a key or a value is wrong.
+    """
+    if isinstance(source, ConfigDict):
+        raw = source.copy_and_resolve_references()
+    else:
+        try:
+            raw = runpy.run_path(str(source))["get_config"]()
+        except OSError as error:
+            raise UserError(f"{source} cannot be read: {error.strerror}") from error
+        except KeyError as error:
+            raise UserError(f"{source} has no function get_config()") from error
+    plain = raw.to_dict()
+    for name, value in overrides.items():
+        *sections, key = name.split("__")
+        section = plain
+        for each in sections:
+            section = section.setdefault(each, {})
+        section[key] = value
+    return parse_config(plain)
+
+
+def train(
+    config: Config, workdir: str | Path, *, reward: Function | None = None, progress: Progress = False
+) -> Trained:
+    """Trains in a new directory, or goes on where the last checkpoint of `workdir` ended.
+
+    reward    a function of lists of prompts and texts, which gives a term of log R for each text, in nats, or several
+              as a dict of such lists: added to the task's own reward (`reward.function` has its weights)
+    progress  whether to print it
+
+    Raises `UserError` for whatever can be mended in what is given, before anything is written, and `TrainingError`
+    where training cannot go on.
+    """
+    if reward is not None:
+        config = _with_function(config, reward)
+    return train_in(config, Path(workdir), _console(progress), reward)
+
+
+def open_run(
+    workdir: str | Path,
+    checkpoint: str | int = BEST,
+    *,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    reward: Function | None = None,
+    trust_code: bool = False,
+) -> "Run":
+    """A run that has a checkpoint, on one device unless told otherwise; its model is loaded when it is first needed.
+
+    checkpoint  "best" (by the figure `train.keep_best`), "last", or a step
+    overrides   keys of its configuration that are others here, such as {"mesh.data": 4}
+    reward      the function that it was trained with, where it cannot be imported
+    trust_code  import the task and the reward function that the run names, which runs their code
+
+    Raises `UserError` where there is no such run or checkpoint.
+    """
+    pairs = [f"{key}={value}" for key, value in overrides.items()] if isinstance(overrides, Mapping) else overrides
+    return Run(Path(workdir), str(checkpoint), pairs, reward, trust_code=trust_code or reward is not None)
+
+
+class Run:
+    """A run's directory, and the policy of one of its checkpoints; a context, which ends what was started for it."""
+
+    def __init__(
+        self, workdir: Path, checkpoint: str, overrides: Sequence[str], reward: Function | None, *, trust_code: bool
+    ):
+        self.workdir = workdir
+        self.config: Config = read_finished_config(workdir, overrides, trust_code=trust_code)
+        self.task: Task = make_task(self.config)
+        check_choice(checkpoint, workdir / "checkpoints")
+        self._given = {"checkpoint": checkpoint, "overrides": overrides, "trust_code": trust_code}
+        self._reward = reward
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the reward's workers; the run is loaded again where it is used afterwards."""
+        self.__dict__.pop("_trained", None)
+        self.__dict__.pop("_samples", None)
+        self._stack.close()
+
+    @property
+    def step(self) -> int:
+        """The optimiser steps that the policy was trained for."""
+        return self._trained.snapshot.step
+
+    @property
+    def account(self) -> list[str]:
+        """Lines that say which checkpoint this is, and why."""
+        return self._trained.account
+
+    def sample(
+        self,
+        prompts: Sequence[Any],
+        n: int = 8,
+        *,
+        method: str = "GFlowNet",
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> list[list[Sample]]:
+        """Continuations of each prompt, likeliest first.
+
+        prompts      texts, or dicts of the task's fields, such as {"subject": ..., "edit_fact": ...}
+        n            how many of each; fewer where masks leave no more
+        method       GFlowNet, the trained policy, or how the frozen model is decoded: sampling, "nucleus 0.95",
+                     greedy, or, with n = 8, "beam 8"; of an unknown one the error lists all
+        temperature  of GFlowNet and sampling; `log_pf` is the policy's own whatever it is
+        seed         of the random numbers
+
+        Raises `UserError` where a prompt is none of the task's, or there is no such method.
+        """
+        found = self.stream(prompts, n, method=method, temperature=temperature, seed=seed)
+        return [samples for _, samples in found]
+
+    def stream(
+        self,
+        prompts: Sequence[Any],
+        n: int = 8,
+        *,
+        method: str = "GFlowNet",
+        temperature: float = 1.0,
+        seed: int = 0,
+        places: Sequence[str] | None = None,
+    ) -> Iterator[tuple[Any, list[Sample]]]:
+        """The same, with each prompt's example, as soon as they are drawn; `places` are what errors call them."""
+        chosen = self.method(n, method, temperature)
+        places = places or [f"prompts[{number}]" for number in range(len(prompts))]
+        examples = [self._example(prompt, place) for prompt, place in zip(prompts, places, strict=True)]
+        experiment = self._trained.experiment
+        for place, example in zip(places, examples, strict=True):
+            try:
+                experiment.check_examples([example], in_buckets=False)
+            except UserError as error:
+                raise UserError(f"{place}: {error}" if place else str(error)) from error
+        return self._samples.drawn(examples, chosen, seed)
+
+    def score(self, prompt: Any, texts: Sequence[str]) -> list[Sample]:
+        """log π, log R and its terms of continuations of a prompt, in their order; see `sample` for the prompt.
+
+        Raises `UserError` where a text is longer than the policy can write.
+        """
+        if isinstance(texts, str):
+            raise UserError("score wants a list of texts")
+        return self._samples.given(self._example(prompt, "the prompt"), texts) if texts else []
+
+    def evaluate(
+        self,
+        n: int = 8,
+        *,
+        prompts: int | None = None,
+        methods: Sequence[str] = (),
+        candidates: int = 128,
+        judges: Judges = RUNS_OWN,
+        progress: Progress = False,
+    ) -> Evaluation:
+        """The policy beside other ways to decode its frozen model, on the validation examples.
+
+        n           continuations of each prompt
+        prompts     how many validation prompts, from the first; all by default
+        methods     names of methods; all by default
+        candidates  how many samples of the frozen model the reference for each prompt is drawn from, in proportion to
+                    R / p; 0: no reference
+        judges      models that are asked about the texts besides
+
+        Leaves all in the run's `evaluation.json`, and in its report. Raises `UserError` where the run's data has
+        changed, or there is no such method.
+        """
+        if n < 2:
+            raise UserError(f"{n} continuations of a prompt cannot be compared with each other: it needs 2 or more")
+        config, console = self.config, _console(progress)
+        every = [*all_methods(n, config.reward.temperature_end), *([Resampling(candidates)] if candidates else [])]
+        chosen = choose(every, methods, "methods") or every
+        examples = Examples.load(config)
+        check_data(self.workdir, examples.sha256())
+        held_out = examples.validation[:prompts]
+        started = time.perf_counter()
+        with judged_figures(judges, config) as text_figures:
+            run = self._trained
+            measured = compare(run.experiment, run.snapshot.state.adapter, held_out, chosen, n, text_figures)
+            is_quiet = not console.is_terminal or console.quiet
+            shown = track(measured, "measuring", len(chosen), console=console, disable=is_quiet, transient=True)
+            results = list(shown)
+        evaluation = Evaluation(
+            step=run.snapshot.step,
+            checkpoint=run.reason,
+            prompts=len(held_out),
+            samples_per_prompt=n,
+            candidates=candidates,
+            judges=judges._asdict(),
+            machine=describe_machine(),
+            methods=results,
+            seconds=time.perf_counter() - started,
+        )
+        evaluation.write(self.workdir / "evaluation.json")
+        self.report()
+        return evaluation
+
+    def export(
+        self, out: str | Path, *, merged: bool = False, dtype: str = "float32", progress: Progress = False
+    ) -> Path:
+        """Writes the policy as a PEFT adapter, or `merged` as a whole Hugging Face model in `dtype`; where it is.
+
+        Raises `UserError` where `out` is there already.
+        """
+        place, console = Path(out), _console(progress)
+        if merged:
+            export_merged(self.workdir, place, dtype, console=console, **self._given)
+        else:
+            export_adapter(self.workdir, place, console=console, **self._given)
+        return place
+
+    def report(self) -> Path:
+        """Makes the run's `report.html` again from the files in its directory; where it is."""
+        return write_report(self.workdir)
+
+    def method(self, n: int, name: str, temperature: float = 1.0) -> Method:
+        """The method of decoding with this name; raises `UserError` where there is none, or it has no temperature."""
+        if not _COLDEST <= temperature < math.inf:
+            raise UserError(f"temperature {temperature:g}: it must be {_COLDEST:g} or more")
+        count = 1 if name == "greedy" else n  # others would be the same text again
+        (method,) = choose(all_methods(count, self.config.reward.temperature_end), [name], "method")
+        if temperature == 1:
+            return method
+        if method.name not in TEMPERED:
+            raise UserError(f"temperature is for {' or '.join(TEMPERED)}: leave it out for {method.name!r}")
+        return dataclasses.replace(method, arguments=Behaviour(temperature, temperature, 1.0))
+
+    @functools.cached_property
+    def _trained(self) -> TrainedRun:
+        checkpoint = self._given["checkpoint"]
+        return self._stack.enter_context(opened(self.workdir, self.config, checkpoint, self._reward))
+
+    @functools.cached_property
+    def _samples(self) -> Samples:
+        return Samples(self._trained.experiment, self._trained.snapshot.state.adapter)
+
+    def _example(self, prompt: Any, place: str) -> Any:
+        if isinstance(prompt, str):
+            if self.task.fields != ("prompt",):
+                raise UserError(f"{place or 'the prompt'} must be a dict of {' and '.join(self.task.fields)}")
+            prompt = {"prompt": prompt}
+        return self.task.parse_example(place, prompt) if isinstance(prompt, Mapping) else prompt
+
+
+def _with_function(config: Config, function: Function) -> Config:
+    reward = config.reward
+    named = reward.model_copy(update={"function": reward.function.model_copy(update={"name": name_of(function)})})
+    return parse_config(config.model_copy(update={"reward": named}).model_dump())
+
+
+def _console(progress: Progress) -> Console:
+    return progress if isinstance(progress, Console) else Console(quiet=not progress)

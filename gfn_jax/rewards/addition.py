@@ -1,0 +1,30 @@
+"""Rewards that add something to another one."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gfn_jax.models.parts import Weights
+from gfn_jax.rewards.protocol import Call, Reward
+from gfn_jax.types import Prompts, Trajectories
+
+
+class Addition(Reward):
+    """What is added to an `inner` reward; all that is not overridden is the inner one's, which it takes over."""
+
+    def __init__(self, inner: Reward):
+        self.inner, self.granularity = inner, inner.granularity
+
+    def check(self, examples: Sequence[Any]) -> None:
+        self.inner.check(examples)
+
+    def to_compile(self, frozen: Weights, prompts: Prompts, trajectories: Trajectories) -> Sequence[Call]:
+        return self.inner.to_compile(frozen, prompts, trajectories)
+
+    def explain(self, frozen: Weights, examples: Sequence[Any], texts: Sequence[str]) -> list[dict[str, Any]]:
+        return self.inner.explain(frozen, examples, texts)
+
+    def judges(self) -> Mapping[str, str]:
+        return self.inner.judges()
+
+    def close(self) -> None:
+        self.inner.close()
