@@ -4,10 +4,10 @@ from ml_collections import ConfigDict
 
 _JUDGE = {  # of classifiers in worker processes
     "device": "cpu",  # of the workers, such as cuda:3
-    "workers": 1,
+    "workers": 1,  # processes that judge side by side, of each process of the run
     "threads": 1,  # of each worker on a CPU
-    "batch_size": 32,  # a multiple of 8
-    "max_length": 128,  # tokens of what is judged at once
+    "batch_size": 32,  # texts judged at once, a multiple of 8
+    "max_length": 128,  # tokens of what is judged: of a text, or of a fact and an answer
     "timeout_s": 600.0,  # a worker that takes longer is replaced
     "attempts": 3,  # for each batch, before the run stops
 }
@@ -15,7 +15,7 @@ _JUDGE = {  # of classifiers in worker processes
 
 def base() -> ConfigDict:
     config = ConfigDict()
-    config.seed = 0
+    config.seed = 0  # of all random numbers: the same seed gives the same run, on any mesh
 
     config.task = ConfigDict()
     config.task.name = "next_sentence"  # or contradiction, random_number, or a class of your own as "module:Class"
@@ -42,19 +42,25 @@ def base() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.path = ""  # next_sentence: a prompt on each line; contradiction: JSON lines; random_number: nothing
-    config.data.val_path = ""  # the same for validation; empty: some of data.path is held out, chosen by hash
-    config.data.val_prompts = 64  # how many, or a few more: what is alike but for case or white space stays together;
-    # contradiction holds out all facts about a subject, or none
+    config.data.val_path = ""  # validation examples; empty: some of data.path are held out, chosen by hash
+    config.data.val_prompts = 64  # how many are held out, or some more: what is alike but for case or white space
+    # stays together; contradiction holds out all facts about a subject, or none
     config.data.prompt_buckets = (16, 32, 64, 96, 128, 192)  # prompts are padded to one of these lengths
 
     config.model = ConfigDict()
-    config.model.name_or_path = ""  # a Hugging Face directory or hub name
-    config.model.tokenizer = ""  # the same for the tokenizer; empty: the model's
+    config.model.name_or_path = ""  # a Hugging Face directory or hub name, or a GGUF file
+    config.model.tokenizer = ""  # a directory or hub name of another tokenizer; empty: the model's
     config.model.random_init = False  # take only the architecture from name_or_path, and random weights
     config.model.dtype = "float32"  # of the frozen weights and activations: bfloat16, float32 or float64
     config.model.quantize = ""  # int8 or nf4: keep the layers' frozen kernels in 8 or 4 bits, put together where used
     config.model.remat = False  # compute activations again in the backward pass, to save memory
-    config.model.lora = ConfigDict({"rank": 16, "alpha": 16.0, "targets": ("all-linear",)})
+    config.model.lora = ConfigDict(
+        {
+            "rank": 16,  # of the adapter of each layer
+            "alpha": 16.0,  # the adapter is scaled by alpha / rank
+            "targets": ("all-linear",),  # layers by the ends of their names, as PEFT reads them; all-linear: every one
+        }
+    )
     config.model.lora.init_from = ""  # begin from a PEFT adapter: a Hugging Face directory or hub name
 
     config.mesh = ConfigDict()
@@ -63,15 +69,15 @@ def base() -> ConfigDict:
     config.mesh.fsdp = False  # split the weights over the devices of `data` too, as far as they are of one process
 
     config.sampling = ConfigDict()
-    config.sampling.samples_per_prompt = 8
+    config.sampling.samples_per_prompt = 8  # in a training step, replayed ones included
     config.sampling.min_len = 1  # tokens before the terminator
-    config.sampling.max_len = 30
+    config.sampling.max_len = 30  # tokens before the terminator, which then is all that is allowed
     config.sampling.support_min_p = 0.0  # > 0: only tokens of this share of the frozen model's likeliest one
-    config.sampling.temperature_low = 1.0  # behaviour only: drawn for each step from [low, high] ...
-    config.sampling.temperature_high = 1.0
-    config.sampling.temperature_prob = 0.0  # ... with this probability, else 1
-    config.sampling.top_k = 0  # behaviour only; 0: off
-    config.sampling.top_p = 1.0  # behaviour only; 1: off
+    config.sampling.temperature_low = 1.0  # behaviour only: the lowest temperature of a step's sampling
+    config.sampling.temperature_high = 1.0  # behaviour only: the highest one
+    config.sampling.temperature_prob = 0.0  # of a step that one is drawn, uniformly between the two; else it is 1
+    config.sampling.top_k = 0  # behaviour only: draw from so many of the likeliest tokens; 0: off
+    config.sampling.top_p = 1.0  # behaviour only: draw from the likeliest tokens of this mass; 1: off
 
     config.objective = ConfigDict()
     config.objective.name = "subtb"  # subtb, db, pooled, vargrad, tb or, for comparison, reinforce: see docs/design.md
@@ -79,9 +85,9 @@ def base() -> ConfigDict:
     config.objective.log_z_learning_rate = 1e-2  # tb: of the learned log Z
 
     config.reward = ConfigDict()
-    config.reward.granularity = "prefix"  # or terminal: only whole texts have a reward (objectives vargrad and tb)
+    config.reward.granularity = "prefix"  # of every text that may end, or terminal: of whole texts (vargrad and tb)
     config.reward.temperature_start = 1.0  # log R = weighted sum of components / temperature
-    config.reward.temperature_end = 0.8
+    config.reward.temperature_end = 0.8  # of the target; 1: R itself, below 1: sharper, and validation is at this one
     config.reward.temperature_horizon = 750  # optimiser steps from start to end
     config.reward.likelihood_weight = 1.0  # of log p_frozen(continuation | prompt)
     config.reward.allow_flat_target = False  # allow likelihood_weight / temperature_end < 0.8 without a support mask
@@ -110,66 +116,68 @@ def base() -> ConfigDict:
     config.reward.answer_weight = 0.0  # of log p_frozen(answer | answer prompt)
     config.reward.hybrid = ConfigDict(
         {
-            "steps": 0,  # optimiser steps with the likelihood alone as reward, ...
-            "threshold": 0.5,  # ... less the penalty where P(contradiction) is below this
-            "penalty": 5.0,
+            "steps": 0,  # first optimiser steps, with the likelihood alone as reward, less the penalty
+            "threshold": 0.5,  # in these steps a P(contradiction) below this costs the penalty
+            "penalty": 5.0,  # of these steps, in nats
         }
     )
     config.reward.answers = ConfigDict(
         {
-            "template": "Question: {question}\nAnswer:",  # may also name {subject}
-            "min_new_tokens": 1,
-            "max_new_tokens": 24,
-            "batch_size": 64,  # a multiple of 8
+            "template": "Question: {question}\nAnswer:",  # of the answer prompt; may also name {subject}
+            "min_new_tokens": 1,  # of an answer
+            "max_new_tokens": 24,  # of an answer; a line break ends it earlier
+            "batch_size": 64,  # answers computed at once, a multiple of 8
             "threshold": -4.0,  # an answer of a lower log-probability per token costs the penalty
-            "penalty": 0.0,
+            "penalty": 0.0,  # in nats; 0: none
         }
     )
     config.reward.nli = ConfigDict(
         {
             "name_or_path": "",  # a sequence classifier: a Hugging Face directory or hub name
-            "contradiction_label": -1,  # its index; -1: the label whose name says so
+            "contradiction_label": -1,  # the index of the label; -1: the label whose name says so
             **_JUDGE,
         }
     )
     config.reward.cache_mb = 256.0  # of memory, for the answers and for each judge's judgements: some 400,000 of them
 
     config.replay = ConfigDict()
-    config.replay.backend = "memory"  # or redis: shared by processes; what either holds is in the checkpoints
+    config.replay.backend = "memory"  # memory, or redis: shared by processes; what either holds is in the checkpoints
     config.replay.url = "redis://localhost:6379/0"  # redis: of the server; rediss:// for TLS,
     # with the system's authorities or those in the file SSL_CERT_FILE
     config.replay.password_variable = ""  # redis: the environment variable that holds the server's password
     config.replay.fraction = 0.0  # of samples_per_prompt, rounded: rows that are remembered instead of drawn
-    config.replay.sampling = "uniform"  # or reward: those of a prompt in proportion to R at the end temperature
+    config.replay.sampling = "uniform"  # of a prompt's; or reward: in proportion to R at the end temperature
     config.replay.capacity = 50  # most continuations of a prompt; the best stay
     config.replay.total = 200_000  # most of all prompts, about 0.5 GB; those offered some longest ago are forgotten
-    config.replay.min_edit_distance = 0.25  # of words, as a share: nearer than this counts as the same
+    config.replay.min_edit_distance = 0.25  # of words, as a share of the longer text: nearer counts as the same
 
     config.train = ConfigDict()
     config.train.steps = 1_000  # optimiser steps, as all schedules count; a run may be continued with more
-    config.train.prompts_per_step = 32
+    config.train.prompts_per_step = 32  # of all devices together
     config.train.microbatch_prompts = 32  # prompts whose gradient is computed at once
-    config.train.learning_rate = 1e-4
+    config.train.learning_rate = 1e-4  # the highest, of Adam
     config.train.warmup_steps = 20  # linear, from learning_rate / (warmup_steps + 1)
-    config.train.decay_steps = 1_000  # of the cosine decay after it; more steps go on at its end
+    config.train.decay_steps = 1_000  # steps, warm-up among them, at which the cosine decay ends; more go on at its end
     config.train.final_learning_rate = 0.1  # the share of learning_rate that the decay ends at
-    config.train.adam_b1 = 0.9
-    config.train.adam_b2 = 0.99
-    config.train.weight_decay = 0.0
-    config.train.max_grad_norm = 1.0
+    config.train.adam_b1 = 0.9  # decay of Adam's mean gradient
+    config.train.adam_b2 = 0.99  # decay of Adam's mean squared gradient
+    config.train.weight_decay = 0.0  # of the adapter, decoupled from the gradient, times the learning rate
+    config.train.max_grad_norm = 1.0  # a gradient of a larger norm is scaled down to it
     config.train.max_bad_steps = 5  # steps in a row with a row left out (no finite reward), before the run stops
     config.train.pipeline_depth = 0  # batches that are sampled while the rewards of earlier ones are computed
-    config.train.log_every = 1
-    config.train.checkpoint_every = 100
-    config.train.keep_checkpoints = 2  # the last ones ...
-    config.train.keep_best = "elbo"  # ... and the one with the highest validation figure of this name; empty: no such
-    config.train.eval_every = 100
+    config.train.log_every = 1  # steps, to a line of metrics.jsonl
+    config.train.checkpoint_every = 100  # steps, to a checkpoint
+    config.train.keep_checkpoints = 2  # how many of the last ones are kept
+    config.train.keep_best = "elbo"  # so is the one with the highest validation figure of this name; empty: no such
+    config.train.eval_every = 100  # steps, to a validation; there is one before the first step, and after the last
     config.train.patience = 0  # validations in a row without a better figure keep_best, before training ends; 0: never
 
     config.eval = ConfigDict()
-    config.eval.samples_per_prompt = 16
-    config.eval.prompts_per_batch = 16
+    config.eval.samples_per_prompt = 16  # of the policy, and as many of the frozen model
+    config.eval.prompts_per_batch = 16  # prompts that are validated at once
     config.eval.probes = 4  # validation prompts whose samples go into samples.jsonl
 
-    config.tracking = ConfigDict({"wandb": "disabled", "project": "gfn_jax"})  # online, offline or disabled
+    config.tracking = ConfigDict()
+    config.tracking.wandb = "disabled"  # Weights & Biases: online, offline (needs no account) or disabled
+    config.tracking.project = "gfn_jax"  # its project there
     return config
