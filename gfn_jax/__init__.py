@@ -12,8 +12,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gfn_jax.api import Policy as Policy
     from gfn_jax.api import Run as Run
     from gfn_jax.api import load_config as load_config
+    from gfn_jax.api import open_adapter as open_adapter
     from gfn_jax.api import open_run as open_run
     from gfn_jax.api import train as train
     from gfn_jax.config.schema import Config as Config
@@ -30,12 +32,14 @@ _ROOMS = {  # what `import gfn_jax` offers; read when it is first asked for, so 
     "Config": "config.schema",
     "Evaluation": "evaluation.results",
     "Judges": "evaluation.judged_texts",
+    "Policy": "api",
     "Run": "api",
     "Sample": "evaluation.samples",
     "Trained": "training.loop",
     "TrainingError": "runtime.errors",
     "UserError": "runtime.errors",
     "load_config": "api",
+    "open_adapter": "api",
     "open_run": "api",
     "train": "api",
 }
@@ -43,12 +47,14 @@ __all__ = [
     "Config",
     "Evaluation",
     "Judges",
+    "Policy",
     "Run",
     "Sample",
     "Trained",
     "TrainingError",
     "UserError",
     "load_config",
+    "open_adapter",
     "open_run",
     "train",
 ]

@@ -3,9 +3,9 @@
 The commands are thin callers of this. Nothing is printed unless it is asked for.
 """
 
+import abc
 import contextlib
 import dataclasses
-import functools
 import math
 import runpy
 import time
@@ -32,8 +32,10 @@ from gfn_jax.rewards.user_function import Function, name_of
 from gfn_jax.runs.directory import check_data
 from gfn_jax.runs.hf_export import export_adapter, export_merged
 from gfn_jax.runs.opened import BEST, TrainedRun, check_choice, read_finished_config
+from gfn_jax.runs.opened import open_adapter as opened_adapter
 from gfn_jax.runs.opened import open_run as opened
 from gfn_jax.runtime.errors import UserError
+from gfn_jax.runtime.logs import leave_out_orbax
 from gfn_jax.runtime.machine import describe_machine
 from gfn_jax.tasks import Task, make_task
 from gfn_jax.training.loop import Trained
@@ -84,6 +86,7 @@ def train(
     Raises `UserError` for whatever can be mended in what is given, before anything is written, and `TrainingError`
     where training cannot go on.
     """
+    leave_out_orbax()
     if reward is not None:
         config = _with_function(config, reward)
     return train_in(config, Path(workdir), _console(progress), reward)
@@ -110,19 +113,31 @@ def open_run(
     return Run(Path(workdir), str(checkpoint), pairs, reward, trust_code=trust_code or reward is not None)
 
 
-class Run:
-    """A run's directory, and the policy of one of its checkpoints; a context, which ends what was started for it."""
+def open_adapter(config: Config, adapter: str) -> "Policy":
+    """A policy that is an adapter in PEFT's format over the configuration's frozen model.
 
-    def __init__(
-        self, workdir: Path, checkpoint: str, overrides: Sequence[str], reward: Function | None, *, trust_code: bool
-    ):
-        self.workdir = workdir
-        self.config: Config = read_finished_config(workdir, overrides, trust_code=trust_code)
-        self.task: Task = make_task(self.config)
-        check_choice(checkpoint, workdir / "checkpoints")
-        self._given = {"checkpoint": checkpoint, "overrides": overrides, "trust_code": trust_code}
-        self._reward = reward
+    adapter  a Hugging Face directory or hub name
+
+    Raises `UserError`, when it is first used, where the adapter is none of this model.
+    """
+    return AdapterPolicy(config, adapter)
+
+
+class Policy(abc.ABC):
+    """A trained policy beside its frozen model: a context, which ends what was started for it.
+
+    Its model is loaded when it is first needed.
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.task: Task = make_task(config)
         self._stack = contextlib.ExitStack()
+        self._loaded: TrainedRun | None = None
+        self._sampler: Samples | None = None
+
+    @abc.abstractmethod
+    def _open(self) -> contextlib.AbstractContextManager[TrainedRun]: ...
 
     def __enter__(self) -> Self:
         return self
@@ -133,9 +148,8 @@ class Run:
         self.close()
 
     def close(self) -> None:
-        """Ends the reward's workers; the run is loaded again where it is used afterwards."""
-        self.__dict__.pop("_trained", None)
-        self.__dict__.pop("_samples", None)
+        """Ends the reward's workers; the model is loaded again where it is used afterwards."""
+        self._loaded = self._sampler = None
         self._stack.close()
 
     @property
@@ -202,7 +216,7 @@ class Run:
             raise UserError("score wants a list of texts")
         return self._samples.given(self._example(prompt, "the prompt"), texts) if texts else []
 
-    def evaluate(
+    def compare(
         self,
         n: int = 8,
         *,
@@ -221,16 +235,15 @@ class Run:
                     R / p; 0: no reference
         judges      models that are asked about the texts besides
 
-        Leaves all in the run's `evaluation.json`, and in its report. Raises `UserError` where the run's data has
-        changed, or there is no such method.
+        Raises `UserError` where there is no such method.
         """
         if n < 2:
-            raise UserError(f"{n} continuations of a prompt cannot be compared with each other: it needs 2 or more")
+            raise UserError(f"n {n}: a prompt needs 2 samples or more")
         config, console = self.config, _console(progress)
         every = [*all_methods(n, config.reward.temperature_end), *([Resampling(candidates)] if candidates else [])]
         chosen = choose(every, methods, "methods") or every
         examples = Examples.load(config)
-        check_data(self.workdir, examples.sha256())
+        self._check_data(examples)
         held_out = examples.validation[:prompts]
         started = time.perf_counter()
         with judged_figures(judges, config) as text_figures:
@@ -239,7 +252,7 @@ class Run:
             is_quiet = not console.is_terminal or console.quiet
             shown = track(measured, "measuring", len(chosen), console=console, disable=is_quiet, transient=True)
             results = list(shown)
-        evaluation = Evaluation(
+        return Evaluation(
             step=run.snapshot.step,
             checkpoint=run.reason,
             prompts=len(held_out),
@@ -249,6 +262,82 @@ class Run:
             machine=describe_machine(),
             methods=results,
             seconds=time.perf_counter() - started,
+        )
+
+    def _check_data(self, examples: Examples) -> None:
+        """Raises `UserError` where the examples are not those that the policy was held out from."""
+
+    def method(self, n: int, name: str, temperature: float = 1.0) -> Method:
+        """The method of decoding with this name; raises `UserError` where there is none, or it has no temperature."""
+        if not _COLDEST <= temperature < math.inf:
+            raise UserError(f"temperature {temperature:g}: it must be {_COLDEST:g} or more")
+        count = 1 if name == "greedy" else n  # others would be the same text again
+        (method,) = choose(all_methods(count, self.config.reward.temperature_end), [name], "method")
+        if temperature == 1:
+            return method
+        if method.name not in TEMPERED:
+            raise UserError(f"temperature is for {' or '.join(TEMPERED)}: leave it out for {method.name!r}")
+        return dataclasses.replace(method, arguments=Behaviour(temperature, temperature, 1.0))
+
+    @property
+    def _trained(self) -> TrainedRun:
+        if self._loaded is None:
+            self._loaded = self._stack.enter_context(self._open())
+        return self._loaded
+
+    @property
+    def _samples(self) -> Samples:
+        if self._sampler is None:
+            self._sampler = Samples(self._trained.experiment, self._trained.snapshot.state.adapter)
+        return self._sampler
+
+    def _example(self, prompt: Any, place: str) -> Any:
+        if isinstance(prompt, str):
+            if self.task.fields != ("prompt",):
+                raise UserError(f"{place or 'the prompt'} must be a dict of {' and '.join(self.task.fields)}")
+            prompt = {"prompt": prompt}
+        return self.task.parse_example(place, prompt) if isinstance(prompt, Mapping) else prompt
+
+
+class AdapterPolicy(Policy):
+    """An adapter that no run here has trained."""
+
+    def __init__(self, config: Config, adapter: str):
+        super().__init__(config)
+        self._adapter = adapter
+
+    def _open(self) -> contextlib.AbstractContextManager[TrainedRun]:
+        return opened_adapter(self.config, self._adapter)
+
+
+class Run(Policy):
+    """A run's directory, and the policy of one of its checkpoints."""
+
+    def __init__(
+        self, workdir: Path, checkpoint: str, overrides: Sequence[str], reward: Function | None, *, trust_code: bool
+    ):
+        leave_out_orbax()
+        super().__init__(read_finished_config(workdir, overrides, trust_code=trust_code))
+        check_choice(checkpoint, workdir / "checkpoints")
+        self.workdir, self._checkpoint, self._reward = workdir, checkpoint, reward
+        self._given = {"checkpoint": checkpoint, "overrides": overrides, "trust_code": trust_code, "function": reward}
+
+    def evaluate(
+        self,
+        n: int = 8,
+        *,
+        prompts: int | None = None,
+        methods: Sequence[str] = (),
+        candidates: int = 128,
+        judges: Judges = RUNS_OWN,
+        progress: Progress = False,
+    ) -> Evaluation:
+        """`compare`, left in the run's `evaluation.json` and in its report.
+
+        Raises `UserError` also where the run's data has changed.
+        """
+        evaluation = self.compare(
+            n, prompts=prompts, methods=methods, candidates=candidates, judges=judges, progress=progress
         )
         evaluation.write(self.workdir / "evaluation.json")
         self.report()
@@ -272,33 +361,11 @@ class Run:
         """Makes the run's `report.html` again from the files in its directory; where it is."""
         return write_report(self.workdir)
 
-    def method(self, n: int, name: str, temperature: float = 1.0) -> Method:
-        """The method of decoding with this name; raises `UserError` where there is none, or it has no temperature."""
-        if not _COLDEST <= temperature < math.inf:
-            raise UserError(f"temperature {temperature:g}: it must be {_COLDEST:g} or more")
-        count = 1 if name == "greedy" else n  # others would be the same text again
-        (method,) = choose(all_methods(count, self.config.reward.temperature_end), [name], "method")
-        if temperature == 1:
-            return method
-        if method.name not in TEMPERED:
-            raise UserError(f"temperature is for {' or '.join(TEMPERED)}: leave it out for {method.name!r}")
-        return dataclasses.replace(method, arguments=Behaviour(temperature, temperature, 1.0))
+    def _open(self) -> contextlib.AbstractContextManager[TrainedRun]:
+        return opened(self.workdir, self.config, self._checkpoint, self._reward)
 
-    @functools.cached_property
-    def _trained(self) -> TrainedRun:
-        checkpoint = self._given["checkpoint"]
-        return self._stack.enter_context(opened(self.workdir, self.config, checkpoint, self._reward))
-
-    @functools.cached_property
-    def _samples(self) -> Samples:
-        return Samples(self._trained.experiment, self._trained.snapshot.state.adapter)
-
-    def _example(self, prompt: Any, place: str) -> Any:
-        if isinstance(prompt, str):
-            if self.task.fields != ("prompt",):
-                raise UserError(f"{place or 'the prompt'} must be a dict of {' and '.join(self.task.fields)}")
-            prompt = {"prompt": prompt}
-        return self.task.parse_example(place, prompt) if isinstance(prompt, Mapping) else prompt
+    def _check_data(self, examples: Examples) -> None:
+        check_data(self.workdir, examples.sha256())
 
 
 def _with_function(config: Config, function: Function) -> Config:

@@ -2,15 +2,27 @@
 
 python -m gfn_jax.evaluate --workdir runs/NAME [--n 8] [--prompts 100] [--methods "GFlowNet,sampling,beam 8"]
     [--override mesh.data=4]
+python -m gfn_jax.evaluate --config configs/NAME.py --adapter DIR_OR_NAME [--workdir DIR] ...
+
+The second form is of an adapter in PEFT's format that no run here has trained, such as a published one: with the
+configuration's frozen model, reward, masks and data, of which the validation examples are used.
 """
 
 from pathlib import Path
 
 from absl import flags
+from ml_collections import config_flags
 
 from gfn_jax.config import command_line
+from gfn_jax.runtime.errors import UserError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory", required=True)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "the run's directory, or with --adapter where evaluation.json is left: by default in runs/"
+)
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="with --adapter: a Python file, as for training")
+_ADAPTER = flags.DEFINE_string(
+    "adapter", "", "instead of a run's policy an adapter in PEFT's format, by hub name or directory"
+)
 _N = flags.DEFINE_integer("n", 8, "how many continuations of each prompt, 2 or more", lower_bound=2)
 _PROMPTS = flags.DEFINE_integer(
     "prompts", None, "how many validation prompts, from the first; all by default", lower_bound=2
@@ -54,17 +66,20 @@ def main() -> None:
     from rich.console import Console
 
     from gfn_jax.evaluation.judged_texts import Judges
-    from gfn_jax.terminal import print_evaluation
+    from gfn_jax.terminal import print_adapter_evaluation, print_evaluation
 
     judges = Judges(_EMBEDDING_MODEL.value, _SENTENCE_MODEL.value, _SENTENCE_LABEL.value, _SECOND_JUDGE.value)
+    how = _N.value, _PROMPTS.value, _METHODS.value, _CANDIDATES.value, Console(), judges
+    if _ADAPTER.value:
+        config = command_line.read_config_flag(_CONFIG)
+        place = _WORKDIR.value or Path("runs", "adapters", Path(_ADAPTER.value).name)
+        print_adapter_evaluation(config, _ADAPTER.value, Path(place), *how)
+        return
+    if not _WORKDIR.value:
+        raise UserError("--workdir is missing: name a run's directory, or an adapter with --adapter and --config")
     print_evaluation(
         Path(_WORKDIR.value),
-        _N.value,
-        _PROMPTS.value,
-        _METHODS.value,
-        _CANDIDATES.value,
-        Console(),
-        judges,
+        *how,
         _CHECKPOINT.value,
         _OVERRIDE.value,
         trust_code=_TRUST_CODE.value,

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import MINIATURE, ROOT, short_config
+from helpers import MINIATURE, ROOT, config_file, short_config
 
 import gfn_jax
 from gfn_jax.config.base import base
@@ -73,6 +73,26 @@ def test_a_comparison_has_figures_and_leaves_them_in_the_run(opened):
 
 def test_a_policy_is_exported(opened, tmp_path):
     assert (opened.export(tmp_path / "adapter") / "adapter_model.safetensors").exists()
+
+
+def test_an_adapter_is_compared_without_a_run(opened, tmp_path):
+    """It is the policy of the run that it was exported from, and its figures are those of that run."""
+    adapter = str(opened.export(tmp_path / "adapter"))
+    how = {"prompts": 3, "methods": ["GFlowNet"], "candidates": 0}
+    config = opened.config.model_copy(update={"reward": short_config().reward})
+    with gfn_jax.open_adapter(config, adapter) as policy:
+        figures = policy.compare(2, **how).figures()
+    own = opened.compare(2, **how).figures()
+    for name in ("log_likelihood", "diversity", "length"):
+        assert figures[name].mean == pytest.approx(own[name].mean, rel=1e-4)
+    settings = config_file(config, tmp_path)
+    out = tmp_path / "out"
+    flags = ["--n=2", "--prompts=3", "--methods=GFlowNet", "--candidates=0", f"--workdir={out}"]
+    command = [sys.executable, "-m", "gfn_jax.evaluate", f"--config={settings}", f"--adapter={adapter}", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    written = json.loads((out / "evaluation.json").read_text())["methods"][0]["figures"]
+    assert written["log_likelihood"]["mean"] == pytest.approx(figures["log_likelihood"].mean, rel=1e-4)
 
 
 def test_what_is_wrong_is_one_line(opened, trained, tmp_path):

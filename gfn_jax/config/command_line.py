@@ -4,8 +4,6 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from logging import LogRecord
-from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -13,6 +11,7 @@ from absl import app, flags, logging
 from gfn_jax.config.reading import known_keys, nearest_key, parse_config
 from gfn_jax.config.schema import Config
 from gfn_jax.runtime.errors import ElsewhereError, TrainingError, UserError
+from gfn_jax.runtime.logs import leave_out_orbax
 
 TRUST_CODE = (
     'import the task or the reward function that the run\'s config.json names as "module:name", which runs its code: '
@@ -54,7 +53,7 @@ def run(main: Callable[[], None]) -> None:
             _stop(f"unexpected argument {argv[1]!r}; --help lists the flags")
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
-            logging.get_absl_handler().addFilter(_is_not_of_orbax)
+            leave_out_orbax()
         try:
             main()
         except UserError as error:
@@ -99,11 +98,6 @@ def one_line(error: Exception, argv: Sequence[str]) -> str:
 def _stop(message: str, status: int = 2) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     _leave(status)
-
-
-def _is_not_of_orbax(record: LogRecord) -> bool:
-    """Orbax, and asyncio for it, tell at length what they do, and with tracebacks what fails, which is raised too."""
-    return not {"orbax", "asyncio"} & set(Path(record.pathname).parts)
 
 
 def end_alone() -> None:

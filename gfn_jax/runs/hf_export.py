@@ -26,6 +26,7 @@ from gfn_jax.models.hf_files import TOKENIZER_FILES, find_directory, find_model,
 from gfn_jax.models.hf_weights import to_hugging_face
 from gfn_jax.models.merging import merge
 from gfn_jax.policy.masks import Rules
+from gfn_jax.rewards.user_function import Function
 from gfn_jax.runs.model_card import model_card
 from gfn_jax.runs.opened import TrainedRun, open_run, read_finished_config
 from gfn_jax.runtime.errors import UserError
@@ -41,6 +42,7 @@ def export_adapter(
     overrides: Sequence[str] = (),
     *,
     trust_code: bool = False,
+    function: Function | None = None,
 ) -> None:
     """Writes a checkpoint's adapter (`open_run`) as a PEFT directory; `overrides` are of `read_finished_config`.
 
@@ -52,7 +54,7 @@ def export_adapter(
             f"the frozen model of {workdir} is random (model.random_init), and an adapter is nothing without it: "
             "export the whole with --merged"
         )
-    with _written_whole(out) as directory, open_run(workdir, config, checkpoint, judged=False) as run:
+    with _written_whole(out) as directory, open_run(workdir, config, checkpoint, function, judged=False) as run:
         base = config.model.name_or_path
         base = str(find_model(base, "model.name_or_path").resolve()) if is_local(base) else base
         adapter = {"blocks": run.snapshot.state.adapter["blocks"]}
@@ -70,10 +72,11 @@ def export_merged(
     overrides: Sequence[str] = (),
     *,
     trust_code: bool = False,
+    function: Function | None = None,
 ) -> None:
     """Writes a checkpoint's policy as a whole causal language model in `dtype`; raises `UserError` likewise."""
     config = read_finished_config(workdir, overrides, trust_code=trust_code)
-    with _written_whole(out) as directory, open_run(workdir, config, checkpoint, judged=False) as run:
+    with _written_whole(out) as directory, open_run(workdir, config, checkpoint, function, judged=False) as run:
         structure = run.experiment.structure
         weights = merge(structure, run.snapshot.state.adapter, run.experiment.frozen, jnp.dtype(dtype))
         tensors = dict(to_hugging_face(weights, structure.architecture))

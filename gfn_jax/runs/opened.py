@@ -25,7 +25,7 @@ class TrainedRun(NamedTuple):
     experiment: Experiment
     snapshot: Snapshot
     reason: str
-    damaged: list[int]
+    damaged: Sequence[int] = ()
 
     @property
     def account(self) -> list[str]:
@@ -48,6 +48,13 @@ def read_finished_config(workdir: Path, overrides: Sequence[str] = (), *, trust_
     train = config.train.model_copy(update={"microbatch_prompts": config.train.prompts_per_step})
     alone = {"mesh": Mesh(data=1, model=1, fsdp=False), "train": train}
     return with_overrides(beginning_from("", config).model_copy(update=alone), overrides)
+
+
+@contextlib.contextmanager
+def open_adapter(config: Config, adapter: str, function: Function | None = None) -> Iterator[TrainedRun]:
+    """A policy that is an adapter in PEFT's format, by hub name or directory, over the configuration's frozen model."""
+    with build(beginning_from(adapter, config), function) as experiment:
+        yield TrainedRun(experiment, experiment.beginning(), f"nothing but the adapter {adapter}")
 
 
 @contextlib.contextmanager

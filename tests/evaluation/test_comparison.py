@@ -103,7 +103,7 @@ def test_a_figure_that_is_not_finite_is_null_in_the_file(workdir, monkeypatch):
 
 
 def test_what_cannot_be_compared_is_one_clear_line(workdir):
-    with pytest.raises(UserError, match="--n 1: a prompt needs 2 samples"):
+    with pytest.raises(UserError, match="n 1: a prompt needs 2 samples"):
         evaluate(workdir, 1, None, [], CANDIDATES, Console(quiet=True))
     with pytest.raises(UserError, match="there is no method 'beam 9'; there are GFlowNet, sampling, "):
         evaluate(workdir, 2, None, ["beam 9"], CANDIDATES, Console(quiet=True))

@@ -200,10 +200,10 @@ def test_a_bad_line_is_named_by_its_number_before_anything_is_printed(workdir, t
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"method": "beam 9"}, "^--method: there is no method 'beam 9'; there are GFlowNet, sampling, .*, beam 8, "),
-        ({"method": "greedy", "temperature": 0.5}, "^--temperature is for --method GFlowNet or sampling: leave it out"),
-        ({"temperature": 0.0}, r"^--temperature 0: it must be 0\.001 or more$"),
-        ({"temperature": float("nan")}, "^--temperature nan: it must be"),
+        ({"method": "beam 9"}, "^method: there is no method 'beam 9'; there are GFlowNet, sampling, .*, beam 8, "),
+        ({"method": "greedy", "temperature": 0.5}, "^temperature is for GFlowNet or sampling: leave it out"),
+        ({"temperature": 0.0}, r"^temperature 0: it must be 0\.001 or more$"),
+        ({"temperature": float("nan")}, "^temperature nan: it must be"),
         ({"file": MINIATURE / "prompts.txt"}, "^--input names the examples: leave out --prompt$"),
         ({"file": Path("nowhere"), "prompt": None}, "^--input: there is no file nowhere$"),
         ({"prompt": None}, "^task 'next_sentence' needs --prompt"),
