@@ -149,6 +149,8 @@ def _configuration() -> Iterator[str]:
                 for name, rule in bans.items()
             )
             yield "\n".join([_row(("rule", "expression", "")), "| --- | --- | --- |", *rules, ""])
+            recipe = "configs/random_number_smollm2.py"
+            yield f"The options of random_number stand in [{recipe}](../{recipe}).\n"
 
 
 def _marks(key: str) -> str:
