@@ -1,6 +1,7 @@
 """The commands as one: `gfn-jax COMMAND`, or `python -m gfn_jax COMMAND`; each is `python -m gfn_jax.COMMAND` too."""
 
 import ast
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in COMMANDS:
         sys.argv = [f"gfn-jax {name}", *sys.argv[2:]]
+        sys.path.insert(0, os.getcwd())  # as `python -m` does: configurations and recipes are imported from there
         runpy.run_module(f"gfn_jax.{name}", run_name="__main__", alter_sys=True)
         return
     if name.lstrip("-") not in ("help", "h"):

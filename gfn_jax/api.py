@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import math
 import runpy
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -86,6 +87,8 @@ def train(
     Raises `UserError` for whatever can be mended in what is given, before anything is written, and `TrainingError`
     where training cannot go on.
     """
+    if sys._getframe(1).f_globals.get("__name__") == "__mp_main__":  # what a spawned worker calls the user's script
+        raise UserError('a script is imported by its workers too: train under `if __name__ == "__main__":`')
     leave_out_orbax()
     if reward is not None:
         config = _with_function(config, reward)

@@ -9,6 +9,8 @@ import pytest
 from helpers import MINIATURE, ROOT, config_file, short_config
 
 import gfn_jax
+from gfn_jax import api
+from gfn_jax.api import load_config
 from gfn_jax.config.base import base
 
 PROMPTS = ["Mara walked to the market.", "Tom sat. He bought two ropes."]
@@ -119,6 +121,22 @@ def test_a_configuration_is_read_from_a_file_or_made(monkeypatch):
     config = gfn_jax.load_config("configs/quickstart.py", train__steps=20, reward__temperature_end=0.9)
     assert (config.train.steps, config.reward.temperature_end) == (20, 0.9)
     assert gfn_jax.load_config(base(), model__name_or_path=str(MINIATURE)).model.name_or_path == str(MINIATURE)
+
+
+@pytest.mark.parametrize("name", ["the interface", "a reward"])
+def test_what_the_readme_shows_runs(name, tmp_path, monkeypatch):
+    """As it stands there; the configurations that it loads are made small, and where it writes is another place."""
+    small = {
+        **{f"data__{key}": value for key, value in {"val_prompts": 4, "prompt_buckets": (24, 40)}.items()},
+        **{f"train__{key}": 1 for key in ("steps", "decay_steps", "eval_every")},
+        **{f"train__{key}": 2 for key in ("prompts_per_step", "microbatch_prompts")},
+        **{f"eval__{key}": 2 for key in ("samples_per_prompt", "prompts_per_batch")},
+    }
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(api, "load_config", lambda file, **own: load_config(file, **{**own, **small}))
+    block = (ROOT / "README.md").read_text().partition(f"<!-- python: {name} -->\n```python\n")[2].partition("```")[0]
+    exec(block.replace('"runs/', f'"{tmp_path}/').replace("evaluate(n=8)", "evaluate(n=2, prompts=2)"), {})
+    assert list(tmp_path.glob("*/report.html"))
 
 
 def test_importing_starts_no_jax_and_offers_what_it_says():

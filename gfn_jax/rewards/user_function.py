@@ -8,7 +8,6 @@ gives a term of log R for each text, in nats, or several as a dict of such lists
 import hashlib
 import importlib
 import inspect
-import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -40,8 +39,6 @@ def find_function(name: str) -> Function:
             f"{KEY}: {name!r} was defined in a notebook or a script, which cannot be imported: give the function "
             "itself (`gfn_jax.open_run(..., reward=...)`), or move it to a module"
         )
-    if os.getcwd() not in sys.path:  # as `python -m` finds modules
-        sys.path.append(os.getcwd())
     try:
         function = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, TypeError, ValueError) as error:

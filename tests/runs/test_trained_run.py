@@ -297,7 +297,7 @@ def test_a_run_that_cannot_be_opened_is_one_clear_line(workdir, tmp_path, comman
 )
 def test_the_commands_say_that_one_line_alone_and_exit_with_2(workdir, tmp_path, arguments):
     """Here of a run with a task of its own, which they are told to trust."""
-    name_task(workdir, "examples.favourite_word:FavouriteWord", word="boat", bonus=3.0)
+    name_task(workdir, "gfn_jax.tasks.next_sentence:NextSentence")
     all_damaged(workdir)
     done = command(*(each.format(place=tmp_path) for each in arguments), "--trust_code", f"--workdir={workdir}")
     assert done.returncode == 2
