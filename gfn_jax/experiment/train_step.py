@@ -1,5 +1,6 @@
 """The compiled functions of a run: sample, score, update; jitted with shardings over the mesh."""
 
+import functools
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from jax.sharding import Mesh
 
 from gfn_jax import objectives
 from gfn_jax.config.schema import Config
-from gfn_jax.experiment.batches import Replayed, join
+from gfn_jax.experiment.batches import Batch, Replayed, join
 from gfn_jax.experiment.optimizer import make_optimizer, make_schedule
 from gfn_jax.models.mesh import batch_size, model_layout, replicated, weight_shardings
 from gfn_jax.models.parts import ModelStructure, Weights
@@ -23,6 +24,9 @@ from gfn_jax.rewards.tempering import Temperature
 from gfn_jax.runtime.keys import Purpose, key_for
 from gfn_jax.runtime.rows import BATCH_AXES, Rows
 from gfn_jax.types import Prompts, Trajectories
+
+Parameters = dict[str, Weights | Head]
+"""`adapter` and `log_z`: what is trained, or their gradient."""
 
 
 @struct.dataclass
@@ -39,6 +43,30 @@ class TrainState:
     log_z: Head
     optimizer: optax.OptState
 
+    @property
+    def parameters(self) -> Parameters:
+        """What is trained, as the optimiser has it."""
+        return {"adapter": self.adapter, "log_z": self.log_z}
+
+
+@struct.dataclass
+class Rewarded:
+    """What a loss needs: prompts and, prompt-major, their trajectories with log R; an absent row takes no part."""
+
+    prompts: Prompts
+    trajectories: Trajectories
+    log_r_NxT: jax.Array
+    is_absent_N: jax.Array
+
+
+@struct.dataclass
+class Losses:
+    """The prompts' losses, and of each row g where it stops and whether it is bad: such a row took no part."""
+
+    g_N: jax.Array
+    is_bad_N: jax.Array
+    loss_B: jax.Array
+
 
 class StepFunctions:
     """The functions of one run, compiled over one mesh.
@@ -49,10 +77,14 @@ class StepFunctions:
 
     def __init__(self, config: Config, structure: ModelStructure, reward: Reward, rules: Rules, mesh: Mesh):
         self._structure, self._reward, self._rules = structure, reward, rules
-        self._train, self._objective = config.train, config.objective
-        self._loss = (objectives.OBJECTIVES | objectives.CONTROLS)[config.objective.name]
-        self._learns_log_z = config.objective.name == "tb"
+        self._train = config.train
         self._samples_per_prompt = config.sampling.samples_per_prompt
+        self._objective = functools.partial(
+            (objectives.OBJECTIVES | objectives.CONTROLS)[config.objective.name],
+            samples_per_prompt=self._samples_per_prompt,
+            subtb_lambda=config.objective.subtb_lambda,
+        )
+        self._learns_log_z = config.objective.name == "tb"
         self._fresh_per_prompt = config.fresh_per_prompt
         self._behaviour = Behaviour(
             config.sampling.temperature_low,
@@ -128,79 +160,93 @@ class StepFunctions:
         Rewards and trajectories in the metrics are of the fresh rows alone.
         """
         batch = join(trajectories, components, replayed, self._train.prompts_per_step)
-        trajectories, components = batch.trajectories, batch.components
         temperature = self._temperature.at(state.step)
-        log_r_NxT = self._reward.combine(components, state.step) / temperature
-        per_prompt = self._samples_per_prompt
-
-        def loss(parameters, part):
-            prompts, trajectories, log_r_NxT, is_absent_N = part
-            policy, frozen_model = self._structure_of_shard.policy_and_frozen(parameters["adapter"], frozen)
-            scores = score(policy, frozen_model, self._rules, prompts, trajectories)
-            if self._reward.granularity == "terminal":
-                scores = only_last_state(scores, trajectories)
-            g_NxT, is_terminable_NxT, is_bad_N = without_bad_rows(
-                objectives.log_ratio(scores, log_r_NxT), scores.is_terminable_NxT, is_absent_N
-            )
-            g_N = objectives.at_last_state(g_NxT, is_terminable_NxT)
-            log_z_B = jnp.zeros_like(g_N[::per_prompt])
-            if self._learns_log_z:
-                log_z_B = log_z(parameters["log_z"], frozen_model, prompts)
-            loss_B = self._loss(
-                g_NxT,
-                jnp.where(is_terminable_NxT, log_r_NxT, 0),
-                is_terminable_NxT,
-                log_z_B,
-                samples_per_prompt=per_prompt,
-                subtb_lambda=self._objective.subtb_lambda,
-            )
-            return loss_B.sum(), {"loss_B": loss_B, "g_N": g_N, "is_bad_N": is_bad_N}
-
-        def accumulate(gradients, part):
-            more, values = gradients_of(parameters, part)
-            return jax.tree.map(jnp.add, gradients, more), values
-
-        # Every device adds up the gradient of its own prompts; they meet once, when all microbatches are done.
-        gradients_of = jax.vmap(jax.grad(loss, has_aux=True), in_axes=(None, 0), spmd_axis_name=BATCH_AXES)
-        parameters = {"adapter": state.adapter, "log_z": state.log_z}
-        parts = jax.tree.map(self._in_microbatches, (prompts, trajectories, log_r_NxT, batch.is_absent_N))
-        zeros = jax.tree.map(lambda x: jnp.zeros((self._shards, *x.shape), x.dtype), parameters)
-        gradients, values = jax.lax.scan(accumulate, jax.lax.with_sharding_constraint(zeros, self._rows), parts)
-        values = jax.tree.map(self._in_one, values)
-        gradient = jax.tree.map(lambda parts: parts.sum(0) / self._train.prompts_per_step, gradients)
-        # Made whole here, before the optimiser: not its several results after it.
-        gradient = jax.lax.with_sharding_constraint(gradient, self._everywhere)
-        updates, optimizer = self._optimizer.update(gradient, state.optimizer, parameters)
-        updated: Any = optax.apply_updates(parameters, updates)
-        is_good_N = ~(values["is_bad_N"] | batch.is_absent_N)
-        is_first = (state.updates == 0) & self._learns_log_z
-        loss_value, grad_norm = values["loss_B"].mean(), optax.tree.norm(gradient["adapter"])
-        is_update = jnp.isfinite(loss_value) & jnp.isfinite(optax.tree.norm(gradient)) & is_good_N.any()
-        before = (parameters["adapter"], parameters["log_z"], state.optimizer)
-        after = (updated["adapter"], updated["log_z"], optimizer)
-        moves = is_update & ~is_first
-        adapter, log_z_head, optimizer = jax.tree.map(lambda new, old: jnp.where(moves, new, old), after, before)
-        if self._learns_log_z:
-            start = jnp.where(is_update & is_first, _mean(values["g_N"], is_good_N), 0)
-            log_z_head = log_z_head | {"bias": log_z_head["bias"] + start}
-        state = TrainState(state.step + 1, state.updates + is_update, adapter, log_z_head, optimizer)
-
-        stop_N = trajectories.length_N[:, None]
-        at_stop = {name: jnp.take_along_axis(terms, stop_N, 1)[:, 0] for name, terms in components.items()}
-        at_stop["log_r"] = jnp.take_along_axis(log_r_NxT, stop_N, 1)[:, 0]
-        is_shown_N = is_good_N & batch.is_fresh_N
+        log_r_NxT = self._reward.combine(batch.components, state.step) / temperature
+        whole = Rewarded(prompts, batch.trajectories, log_r_NxT, batch.is_absent_N)
+        gradient, losses = self._gradient(state.parameters, frozen, whole)
+        loss, is_good_N = losses.loss_B.mean(), ~(losses.is_bad_N | batch.is_absent_N)
+        is_update = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient)) & is_good_N.any()
+        state = self._next_state(state, gradient, is_update, _mean(losses.g_N, is_good_N))
         metrics = {
-            "loss": loss_value,
-            "log_ratio_var": within_prompt_variance(values["g_N"], is_shown_N, per_prompt),
-            "length": _mean(trajectories.length_N.astype(log_r_NxT.dtype), batch.is_fresh_N),
-            "grad_norm": grad_norm,
+            "loss": loss,
+            "grad_norm": optax.tree.norm(gradient["adapter"]),
             "learning_rate": self._schedule(state.step - 1),
             "temperature": temperature,
             "skipped": (~is_update).astype(log_r_NxT.dtype),
-            "is_bad_N": values["is_bad_N"],
-            **{name: _mean(values_N, is_shown_N) for name, values_N in at_stop.items()},
+            "is_bad_N": losses.is_bad_N,
+            **self._metrics_of_rows(batch, log_r_NxT, losses.g_N, is_good_N),
         }
         return state, metrics
+
+    def _loss(self, parameters: Parameters, frozen: Weights, part: Rewarded) -> tuple[jax.Array, Losses]:
+        """The objective, summed over prompts: this is what is differentiated by the parameters."""
+        policy, frozen_model = self._structure_of_shard.policy_and_frozen(parameters["adapter"], frozen)
+        scores = score(policy, frozen_model, self._rules, part.prompts, part.trajectories)
+        if self._reward.granularity == "terminal":
+            scores = only_last_state(scores, part.trajectories)
+        g_NxT, is_terminable_NxT, is_bad_N = without_bad_rows(
+            objectives.log_ratio(scores, part.log_r_NxT), scores.is_terminable_NxT, part.is_absent_N
+        )
+        g_N = objectives.at_last_state(g_NxT, is_terminable_NxT)
+        log_z_B = jnp.zeros_like(g_N[:: self._samples_per_prompt])
+        if self._learns_log_z:
+            log_z_B = log_z(parameters["log_z"], frozen_model, part.prompts)
+        log_r_NxT = jnp.where(is_terminable_NxT, part.log_r_NxT, 0)
+        loss_B = self._objective(g_NxT, log_r_NxT, is_terminable_NxT, log_z_B)
+        return loss_B.sum(), Losses(g_N, is_bad_N, loss_B)
+
+    def _gradient(self, parameters: Parameters, frozen: Weights, whole: Rewarded) -> tuple[Parameters, Losses]:
+        """The gradient of the mean of `_loss` over the batch's prompts, accumulated over microbatches.
+
+        Every device adds up the gradient of its own prompts; they meet once, when all microbatches are done.
+        """
+        of_shard = jax.grad(lambda parameters, part: self._loss(parameters, frozen, part), has_aux=True)
+        of_shards = jax.vmap(of_shard, in_axes=(None, 0), spmd_axis_name=BATCH_AXES)
+
+        def accumulate(gradients, parts):
+            more, losses = of_shards(parameters, parts)
+            return jax.tree.map(jnp.add, gradients, more), losses
+
+        microbatches = jax.tree.map(self._in_microbatches, whole)
+        zeros = jax.tree.map(lambda x: jnp.zeros((self._shards, *x.shape), x.dtype), parameters)
+        zeros = jax.lax.with_sharding_constraint(zeros, self._rows)
+        gradients, losses = jax.lax.scan(accumulate, zeros, microbatches)
+        losses = jax.tree.map(self._in_one, losses)
+        gradient = jax.tree.map(lambda parts: parts.sum(0) / self._train.prompts_per_step, gradients)
+        # Made whole here, before the optimiser: not its several results after it.
+        return jax.lax.with_sharding_constraint(gradient, self._everywhere), losses
+
+    def _next_state(
+        self, state: TrainState, gradient: Parameters, is_update: jax.Array, mean_g: jax.Array
+    ) -> TrainState:
+        """The state after the optimiser's step; unless `is_update`, only the step counter changes."""
+        changes, optimizer = self._optimizer.update(gradient, state.optimizer, state.parameters)
+        changed: Any = optax.apply_updates(state.parameters, changes)
+        is_first = (state.updates == 0) & self._learns_log_z
+        moves = is_update & ~is_first
+        parameters, optimizer = jax.tree.map(
+            lambda new, old: jnp.where(moves, new, old), (changed, optimizer), (state.parameters, state.optimizer)
+        )
+        head = parameters["log_z"]
+        if self._learns_log_z:  # begins at the first batch's mean g
+            head = head | {"bias": head["bias"] + jnp.where(is_update & is_first, mean_g, 0)}
+        return TrainState(state.step + 1, state.updates + is_update, parameters["adapter"], head, optimizer)
+
+    def _metrics_of_rows(
+        self, batch: Batch, log_r_NxT: jax.Array, g_N: jax.Array, is_good_N: jax.Array
+    ) -> dict[str, jax.Array]:
+        """What the fresh rows are like: means over the good ones where they stop, and the variance of their g."""
+        length_N, is_shown_N = batch.trajectories.length_N, is_good_N & batch.is_fresh_N
+
+        def mean_at_stop(values_NxT):
+            return _mean(jnp.take_along_axis(values_NxT, length_N[:, None], 1)[:, 0], is_shown_N)
+
+        return {
+            "log_ratio_var": within_prompt_variance(g_N, is_shown_N, self._samples_per_prompt),
+            "length": _mean(length_N.astype(log_r_NxT.dtype), batch.is_fresh_N),
+            **{name: mean_at_stop(values_NxT) for name, values_NxT in batch.components.items()},
+            "log_r": mean_at_stop(log_r_NxT),
+        }
 
     def _in_microbatches(self, x: jax.Array) -> jax.Array:
         """[rows, ..] -> [microbatches, shards, rows of a shard, ..], every device keeping its own prompts' rows."""
