@@ -15,13 +15,12 @@ from hub_server import Hub, serving
 from huggingface_hub import close_session, constants
 from transformers import GPT2Config
 
-from gfn_jax.models import peft_adapters
+from gfn_jax.models import loading, peft_adapters
 from gfn_jax.models.hf_architecture import read_architecture
 from gfn_jax.models.hf_files import TOKENIZER_FILES, find_directory, find_model, weight_files
 from gfn_jax.models.layout import WHEREVER
 from gfn_jax.models.parts import ModelStructure
 from gfn_jax.rewards.classifier import Classifier
-from gfn_jax.runtime import model as runtime_model
 from gfn_jax.runtime.errors import UserError
 from gfn_jax.text.tokenizer import Tokenizer
 from gfn_jax.types import LoRAConfig
@@ -118,7 +117,7 @@ def test_an_adapter_comes_from_the_hub_and_then_from_the_cache(hub, go_offline):
     )
     for begin in (lambda: None, go_offline):
         begin()
-        found = runtime_model.find_model(settings.model, WHEREVER)
+        found = loading.find_model(settings.model, WHEREVER)
         jax.tree.map(np.testing.assert_array_equal, found.adapter, adapter_of(found.structure))
         assert not found.remark
 
