@@ -394,10 +394,10 @@ def test_replayed_rows_repeat_what_was_rewarded(settings):
     experience = ReplayRows(experiment, make_buffer(settings, ""))
     log_r = experience.final_log_r(components)
     busy = long_work()
-    experience.remember(0, batch, trajectories, components, log_r)
+    outcome = experience.remember(0, batch, trajectories, components, log_r)
     assert not busy.is_ready()  # what a device is still at is not waited for
-    experience.draw(1, batch)
-    replayed = experience.rows(components)
+    recalled = experience.only_usable(experience.draw(1, batch), components)
+    replayed = experience.rows(recalled, components)
     assert not replayed.is_absent_N.any()
     again = experiment.reward.components(experiment.frozen, batch, prompts, replayed.trajectories)
     mask = np.asarray(replayed.trajectories.is_terminable_NxT)
@@ -406,14 +406,15 @@ def test_replayed_rows_repeat_what_was_rewarded(settings):
         np.asarray(replayed.components["log_likelihood"])[mask],
         rtol=1e-5,
     )
-    assert experience.statistics()["fill"] == 1
-    experience.draw(1, batch)
-    assert experience.rows({"of_another_run": components["log_likelihood"]}).is_absent_N.all()
-    statistics = experience.statistics()
+    assert experience.statistics(recalled, outcome)["fill"] == 1
+    of_another_run = {"of_another_run": components["log_likelihood"]}
+    recalled = experience.only_usable(experience.draw(1, batch), of_another_run)
+    assert experience.rows(recalled, of_another_run).is_absent_N.all()
+    statistics = experience.statistics(recalled, outcome)
     assert (statistics["fill"], statistics["hit_rate"], statistics["unreadable"]) == (0, 0, 4)
-    experience.draw(1, Examples.load(settings).of_step(7, 4))
-    assert experience.rows(components).is_absent_N.all()
-    assert experience.statistics()["fill"] == 0
+    recalled = experience.only_usable(experience.draw(1, Examples.load(settings).of_step(7, 4)), components)
+    assert experience.rows(recalled, components).is_absent_N.all()
+    assert experience.statistics(recalled, outcome)["fill"] == 0
 
 
 def test_weights_and_biases_out_of_reach_does_not_stop_a_run(tmp_path):

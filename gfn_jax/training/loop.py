@@ -151,16 +151,18 @@ class _Trainer:
         with stopwatch.measure("update"):
             jax.block_until_ready(state)  # of the step before, whose rows were remembered meanwhile
         drawn = self.pipeline.advance(state.adapter)
-        experience.draw(number, drawn.examples)
+        recalled = experience.draw(number, drawn.examples)
         components = drawn.components()
-        replayed, final_log_r = experience.rows(components), experience.final_log_r(components)
+        recalled = experience.only_usable(recalled, components)
+        replayed, final_log_r = experience.rows(recalled, components), experience.final_log_r(components)
         with stopwatch.measure("update"):
             state, metrics = experiment.functions.update(
                 state, experiment.frozen, drawn.prompts, drawn.trajectories, components, replayed
             )
         tracker.flush()  # writes the step before, while this one runs
-        experience.remember(number, drawn.examples, drawn.trajectories, components, final_log_r)
-        tracker.log_step(step, metrics, drawn.examples, replay=experience.statistics(), time=stopwatch.take())
+        outcome = experience.remember(number, drawn.examples, drawn.trajectories, components, final_log_r)
+        replay = experience.statistics(recalled, outcome)
+        tracker.log_step(step, metrics, drawn.examples, replay=replay, time=stopwatch.take())
         return state
 
     def validate(self, state: TrainState, step: int) -> Measurement:

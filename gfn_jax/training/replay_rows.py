@@ -1,12 +1,13 @@
 """What a run remembers of its prompts, as a fixed share of every batch.
 
-Between the step's arrays and the buffer's entries: here trajectories become entries, and drawn
-entries become rows. No reward is computed for them: entries hold its untempered components.
+Between the step's arrays and the buffer's entries: drawn entries become rows here, and fresh rows
+entries in `row_entries.py`. No reward is computed for them: entries hold its untempered components.
 Every process draws and remembers its own rows; a buffer that is not shared is offered everyone's.
 """
 
+import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from gfn_jax.config.schema import Config
 from gfn_jax.experiment.batches import Replayed
 from gfn_jax.experiment.experiment import Experiment
 from gfn_jax.replay.admission import Admission, Outcome
-from gfn_jax.replay.buffer import ReplayBuffer, Troubles, choose
+from gfn_jax.replay.buffer import ReplayBuffer, choose
 from gfn_jax.replay.entry import Entry
 from gfn_jax.replay.ledger import Ledger
 from gfn_jax.replay.memory import MemoryReplay
@@ -24,7 +25,7 @@ from gfn_jax.replay.redis import RedisReplay, connect
 from gfn_jax.rewards.protocol import Components
 from gfn_jax.runtime import distributed
 from gfn_jax.runtime.keys import Purpose
-from gfn_jax.text.prompts import normalised
+from gfn_jax.training.row_entries import RowEntries
 from gfn_jax.types import Trajectories
 
 
@@ -37,28 +38,50 @@ def make_buffer(config: Config, namespace: str) -> ReplayBuffer:
     return RedisReplay(connect(replay.url, replay.password_variable), namespace, admission)
 
 
+@dataclasses.dataclass(frozen=True)
+class Recalled:
+    """What was drawn out of the buffer for an optimiser step: of each of this process's prompts some entries.
+
+    unusable  how many more were drawn that cannot be of this run
+    """
+
+    step: int
+    entries: Sequence[Sequence[Entry]]
+    unusable: int = 0
+
+
 class ReplayRows:
-    """Draws a step's remembered rows, and remembers its fresh ones."""
+    """Draws a step's remembered rows, and remembers its fresh ones.
+
+    The step's calls, in their order, where each is given what the ones before it returned:
+
+        recalled = draw(step, examples)
+        usable = only_usable(recalled, components), once these are there
+        replayed, log_r = rows(usable, components), final_log_r(components), for and before the update
+        outcome = remember(step, examples, trajectories, components, log_r)
+        statistics(usable, outcome)
+
+    Where nothing is replayed they do nothing.
+    """
 
     def __init__(self, experiment: Experiment, buffer: ReplayBuffer):
         """Takes over the buffer with what it holds, in the main process where it is shared."""
         self._experiment, self._buffer = experiment, buffer
         self._count = experiment.config.replayed_per_prompt
         self._is_word_V = np.asarray(experiment.rules.is_word_V)
-        self._log_r = jax.jit(experiment.final_log_r, out_shardings=experiment.rows.sharding)
-        self._drawn: list[list[Entry]] = []
-        self._outcome, self._troubles, self._step, self._unusable = Outcome(), Troubles(), 0, 0
+        self._row_entries = RowEntries(experiment)
+        self._unreadable = 0  # when `statistics` was asked for last
         self._ledger = Ledger(experiment.config.replay.total)  # the same in every process
         self._enter(distributed.of_main(buffer.sizes()) if buffer.is_shared else buffer.sizes())
 
-    def draw(self, step: int, examples: Sequence[Any]) -> None:
-        """Takes the remembered rows of an optimiser step (from 0) out of the buffer."""
+    def draw(self, step: int, examples: Sequence[Any]) -> Recalled:
+        """Entries for an optimiser step (from 0), out of what the buffer holds for its examples."""
         if not self._count:
-            return
+            return Recalled(step, ())
         config, rows = self._experiment.config, self._experiment.rows
         with self._experiment.stopwatch.measure("replay"):
-            stored = self._buffer.stored([self._experiment.content_key(example) for example in rows.own(examples)])
-            self._drawn = [
+            stored = self._buffer.stored(self._own_keys(examples))
+            drawn = [
                 choose(
                     entries,
                     self._count,
@@ -67,22 +90,24 @@ class ReplayRows:
                 )
                 for row, entries in zip(rows.numbers(len(examples)), stored, strict=True)
             ]
-            self._step = step
+            return Recalled(step, drawn)
 
-    def rows(self, like: Components) -> Replayed | None:
-        """What was drawn, as rows on the mesh, with components named and typed as those of fresh rows."""
+    def only_usable(self, recalled: Recalled, like: Components) -> Recalled:
+        """Those entries that can be of this run, wherever they come from; its components are named as these."""
+        usable = [[entry for entry in entries if self._fits(entry, like)] for entries in recalled.entries]
+        return Recalled(recalled.step, usable, sum(map(len, recalled.entries)) - sum(map(len, usable)))
+
+    def rows(self, usable: Recalled, like: Components) -> Replayed | None:
+        """What was recalled, as rows on the mesh, with components typed as those of fresh rows."""
         if not self._count:
             return None
-        rows, length = len(self._drawn) * self._count, self._experiment.config.sampling.max_len
+        rows, length = len(usable.entries) * self._count, self._experiment.config.sampling.max_len
         tokens: Any = np.zeros((rows, length), np.int32)
         lengths: Any = np.zeros(rows, np.int32)
         is_terminable: Any = np.zeros((rows, length + 1), bool)
         components: Any = {name: np.zeros((rows, length + 1), values.dtype) for name, values in like.items()}
         is_absent: Any = np.ones(rows, bool)
-        fitting = [[entry for entry in entries if self._fits(entry, components)] for entries in self._drawn]
-        self._unusable += sum(map(len, self._drawn)) - sum(map(len, fitting))
-        self._drawn = fitting
-        for prompt, entries in enumerate(fitting):
+        for prompt, entries in enumerate(usable.entries):
             for row, entry in enumerate(entries, start=prompt * self._count):
                 lengths[row], is_absent[row] = len(entry.tokens), False
                 tokens[row, : lengths[row]] = entry.tokens
@@ -98,7 +123,7 @@ class ReplayRows:
 
         To be asked for before the step's update: a device works in order, and `remember` would wait for the update.
         """
-        return self._log_r(components) if self._count else None
+        return self._row_entries.final_log_r(components) if self._count else None
 
     def remember(
         self,
@@ -107,33 +132,31 @@ class ReplayRows:
         trajectories: Trajectories,
         components: Components,
         final_log_r_NxT: jax.Array | None,
-    ) -> None:
-        """Offers a step's fresh rows to the buffer, with what `final_log_r` said of them."""
+    ) -> Outcome:
+        """Offers a step's fresh rows to the buffer, with what `final_log_r` said of them; what became of them."""
         if final_log_r_NxT is None:
-            return
+            return Outcome()
         with self._experiment.stopwatch.measure("replay"):
-            entries = self.entries(step, trajectories, components, final_log_r_NxT)
-            keys = [self._experiment.content_key(example) for example in self._experiment.rows.own(examples)]
-            per_prompt = len(entries) // len(keys)
-            fresh = [(keys[row // per_prompt], entry) for row, entry in enumerate(entries) if entry is not None]
-            offered: dict[str, list[Entry]] = {}
-            first: dict[str, int] = {}  # the process that has a prompt's first row
-            for process, prompt, entry in _of_all(fresh):
-                offered.setdefault(prompt, []).append(entry)
-                first.setdefault(prompt, process)
-            if self._buffer.is_shared:
-                offered = {prompt: offered[prompt] for prompt, index in first.items() if index == jax.process_index()}
-            self._outcome = self._buffer.offer(offered)
-            sizes = self._buffer.sizes(offered)
-            shares = distributed.gather(sizes) if self._buffer.is_shared else [sizes]
-            self._enter(itertools.chain.from_iterable(shares))
+            return self.offer(examples, self._row_entries.of(step, trajectories, components, final_log_r_NxT))
+
+    def offer(self, examples: Sequence[Any], entries: Sequence[Entry | None]) -> Outcome:
+        """Offers entries of this process's rows, equally many for each of its share of these examples."""
+        keys = self._own_keys(examples)
+        per_prompt = len(entries) // len(keys)
+        fresh = [(keys[row // per_prompt], entry) for row, entry in enumerate(entries) if entry is not None]
+        offered = self._to_offer(fresh)
+        outcome = self._buffer.offer(offered)
+        sizes = self._buffer.sizes(offered)
+        shares = distributed.gather(sizes) if self._buffer.is_shared else [sizes]
+        self._enter(itertools.chain.from_iterable(shares))
+        return outcome
 
     def snapshot(self) -> np.ndarray:
         """The buffer's, from which an experience goes on as this one does; for the main process alone."""
         return self._buffer.snapshot(self._ledger.prompts)
 
-    def statistics(self) -> dict[str, float]:
-        """Figures of the last step in all processes: what was replayed in it, and what became of what it offered.
+    def statistics(self, usable: Recalled, outcome: Outcome) -> dict[str, float]:
+        """Figures of a step in all processes: what was replayed in it, and what became of what it offered.
 
         With a shared buffer, all that was offered is in it afterwards.
 
@@ -147,18 +170,18 @@ class ReplayRows:
         """
         if not self._count:
             return {}
-        drawn = [entry for entries in self._drawn for entry in entries]
+        drawn = [entry for entries in usable.entries for entry in entries]
         troubles = self._buffer.troubles
         own = {
-            "prompts": len(self._drawn),
-            "hits": sum(bool(entries) for entries in self._drawn),
+            "prompts": len(usable.entries),
+            "hits": sum(bool(entries) for entries in usable.entries),
             "drawn": len(drawn),
-            "ages": sum(self._step - entry.step for entry in drawn),
-            "unreadable": troubles.unreadable - self._troubles.unreadable + self._unusable,
+            "ages": sum(usable.step - entry.step for entry in drawn),
+            "unreadable": troubles.unreadable - self._unreadable + usable.unusable,
             "unshared": troubles.unshared,
-            **(self._outcome if self._is_in_charge else Outcome())._asdict(),
+            **(outcome if self._is_in_charge else Outcome())._asdict(),
         }
-        self._troubles, self._unusable = troubles, 0
+        self._unreadable = troubles.unreadable
         with self._experiment.stopwatch.measure("replay"):
             shares = distributed.gather(own)
         total = {name: float(sum(share[name] for share in shares)) for name in own}
@@ -170,6 +193,24 @@ class ReplayRows:
             **{name: total[name] for name in (*Outcome._fields, "unreadable", "unshared")},
         }
 
+    def _own_keys(self, examples: Sequence[Any]) -> list[str]:
+        """What this process's share of a step's examples are called in the buffer."""
+        return [self._experiment.content_key(example) for example in self._experiment.rows.own(examples)]
+
+    def _to_offer(self, fresh: Sequence[tuple[str, Entry]]) -> dict[str, list[Entry]]:
+        """What this process has to offer of all processes' entries, by prompt.
+
+        All of it, or with a shared buffer what is of the prompts whose first entry is this process's.
+        """
+        offered: dict[str, list[Entry]] = {}
+        first: dict[str, int] = {}  # the process that has a prompt's first entry
+        for process, prompt, entry in _of_all(fresh):
+            offered.setdefault(prompt, []).append(entry)
+            first.setdefault(prompt, process)
+        if not self._buffer.is_shared:
+            return offered
+        return {prompt: offered[prompt] for prompt, process in first.items() if process == jax.process_index()}
+
     def _enter(self, sizes: Iterable[tuple[str, int]]) -> None:
         """Takes what prompts have now, which were offered something, and keeps the total bounded."""
         if forgotten := self._ledger.enter(sizes):
@@ -180,37 +221,17 @@ class ReplayRows:
         """Whether what this process does to the buffer counts: once for all, or for what it alone offers."""
         return self._buffer.is_shared or distributed.is_main()
 
-    def _fits(self, entry: Entry, components: Mapping[str, np.ndarray]) -> bool:
+    def _fits(self, entry: Entry, like: Components) -> bool:
         """Whether an entry can be of this run, wherever it comes from."""
         is_text = len(entry.tokens) <= self._experiment.config.sampling.max_len and all(
             0 <= token < len(self._is_word_V) and self._is_word_V[token] for token in entry.tokens.tolist()
         )
         return (
             is_text
-            and entry.components.keys() == components.keys()
+            and entry.components.keys() == like.keys()
             and bool(entry.is_terminable.any())
             and all(np.isfinite(values[entry.is_terminable]).all() for values in entry.components.values())
         )
-
-    def entries(
-        self, step: int, trajectories: Trajectories, components: Components, final_log_r_NxT: jax.Array
-    ) -> list[Entry | None]:
-        """This process's rows as the buffer keeps them; None where one has no finite reward, or no place to stop."""
-        host, terms, log_r = self._experiment.rows.fetch((trajectories, dict(components), final_log_r_NxT))
-        texts = self._experiment.texts(trajectories)
-        entries: list[Entry | None] = []
-        for row, (text, length) in enumerate(zip(texts, host.length_N.tolist(), strict=True)):
-            states = length + 1
-            mask = host.is_terminable_NxT[row, :states]
-            values = {name: _as_float(term[row, :states]) for name, term in terms.items()}
-            is_good = mask[length] and all(np.isfinite(value[mask]).all() for value in values.values())
-            score = float(log_r[row, length])
-            entries.append(
-                Entry(host.tokens_NxL[row, :length].copy(), mask.copy(), values, normalised(text), score, step)
-                if is_good and np.isfinite(score)
-                else None
-            )
-        return entries
 
 
 def _of_all(own: Sequence[tuple[str, Entry]]) -> Iterator[tuple[int, str, Entry]]:
@@ -220,8 +241,3 @@ def _of_all(own: Sequence[tuple[str, Entry]]) -> Iterator[tuple[int, str, Entry]
         return
     for process, theirs in enumerate(distributed.gather([(prompt, entry.pack()) for prompt, entry in own])):
         yield from ((process, prompt, Entry.unpack(payload)) for prompt, payload in theirs)
-
-
-def _as_float(values: np.ndarray) -> np.ndarray:
-    """A copy in the precisions that entries are written in."""
-    return values.astype(np.float64 if values.dtype == np.float64 else np.float32)

@@ -25,7 +25,7 @@ from gfn_jax.replay.memory import MemoryReplay
 from gfn_jax.runs.directory import check_data, check_ownership, claimed, read_run_id
 from gfn_jax.runtime.errors import UserError
 from gfn_jax.text.prompts import read_objects
-from gfn_jax.training.replay_rows import ReplayRows
+from gfn_jax.training.row_entries import RowEntries
 from gfn_jax.types import Prompts, Trajectories
 
 
@@ -115,7 +115,7 @@ def _score(
 ) -> Iterator[tuple[Any, Entry | None]]:
     """Each candidate's example and, where the policy could have sampled it, its entry."""
     config = experiment.config
-    experience = ReplayRows(experiment, MemoryReplay(Admission(1, 0.0)))
+    row_entries = RowEntries(experiment)
 
     @jax.jit
     def scored(adapter, frozen, prompts: Prompts, trajectories: Trajectories):
@@ -138,8 +138,6 @@ def _score(
         is_terminable_NxT, is_possible_N = scored(experiment.adapter, experiment.frozen, prompts, given)
         trajectories = given.replace(is_terminable_NxT=is_terminable_NxT)
         components = experiment.reward.components(experiment.frozen, examples, prompts, trajectories)
-        final_log_r = experience.final_log_r(components)
-        assert final_log_r is not None
-        entries = experience.entries(0, trajectories, components, final_log_r)
+        entries = row_entries.of(0, trajectories, components, row_entries.final_log_r(components))
         for candidate, entry, is_possible in zip(batch, entries, np.asarray(is_possible_N), strict=False):
             yield candidate.example, entry if is_possible else None

@@ -38,6 +38,18 @@ def test_the_oldest_go_and_no_more_of_them_than_must(steps, total):
         assert list(ledger.prompts) == [prompt for prompt, _ in known]
 
 
+def made_up(step):
+    """The entries of a step's fresh rows."""
+    rng = np.random.default_rng(step)
+    made = []
+    for _ in range(PROMPTS * SAMPLES):
+        tokens = rng.integers(0, 9, 4).astype(np.int32)
+        values = {"log_p": rng.normal(size=5).astype(np.float32)}
+        text = " ".join(map(str, tokens))
+        made.append(Entry(tokens, np.ones(5, bool), values, text, float(rng.normal()), step))
+    return made
+
+
 class Remembering(ReplayRows):
     """An experience whose fresh rows are made up."""
 
@@ -52,24 +64,14 @@ class Remembering(ReplayRows):
         )
         super().__init__(experiment, buffer)
 
-    def entries(self, step, *_):
-        rng = np.random.default_rng(step)
-        made = []
-        for _ in range(PROMPTS * SAMPLES):
-            tokens = rng.integers(0, 9, 4).astype(np.int32)
-            values = {"log_p": rng.normal(size=5).astype(np.float32)}
-            text = " ".join(map(str, tokens))
-            made.append(Entry(tokens, np.ones(5, bool), values, text, float(rng.normal()), step))
-        return made
-
     def go_on(self, first, last, buffer):
         """After each step: what is stored, and what was drawn before it."""
         for step in range(first, last):
             examples = np.random.default_rng([7, step]).choice(12, PROMPTS).tolist()
-            self.draw(step, examples)
-            drawn = [[entry.key for entry in entries] for entries in self._drawn]
-            self.remember(step, examples, None, None, "what fresh rows are remembered by")
-            yield dict(buffer.sizes()), drawn, self.statistics()["size"]
+            recalled = self.draw(step, examples)
+            outcome = self.offer(examples, made_up(step))
+            drawn = [[entry.key for entry in entries] for entries in recalled.entries]
+            yield dict(buffer.sizes()), drawn, self.statistics(recalled, outcome)["size"]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ def test_prompts_that_were_offered_something_lately_stay(make_buffer):
 
 def test_what_was_saved_with_more_than_the_total_is_cut_to_it(make_buffer):
     full = MemoryReplay(Admission(CAPACITY, 0.0))
-    made = Remembering(MemoryReplay(Admission(1, 0.0))).entries(0)
+    made = made_up(0)
     full.offer({str(prompt): made[:CAPACITY] for prompt in range(9)})
     buffer = make_buffer("run")
     buffer.restore(full.snapshot())
