@@ -8,7 +8,8 @@ from absl import logging
 
 def leave_out_orbax() -> None:
     """Keeps what Orbax logs off the terminal; may be called more than once."""
-    logging.get_absl_handler().addFilter(_is_not_of_orbax)
+    for place in (logging.get_absl_handler(), logging.get_absl_logger()):  # a notebook has another handler
+        place.addFilter(_is_not_of_orbax)
 
 
 def _is_not_of_orbax(record: LogRecord) -> bool:
