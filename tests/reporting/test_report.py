@@ -152,11 +152,12 @@ def test_a_change_in_the_imbalance_is_of_the_tokens_since_the_last_terminable_st
 
 def test_the_table_has_the_interval_of_the_paired_change_and_leaves_out_what_the_task_has_not():
     paired = np.array([1.0, 1.1, 0.9, 1.0])
-    elbo, variance = changes(
+    own, elbo, variance = changes(
         {"mixture_log_ratio_var": 4.0, "elbo": -3.0, "strange": 1.0},
         {"elbo": -2.0, "mixture_log_ratio_var": 2.0, "strange": 1.0},
         {"elbo": paired},
     )[::-1]
+    assert (own.name, own.label, own.interval) == ("strange", "strange", None)  # a reward's own term has a row too
     assert (elbo.difference, variance.interval, variance.times_lower) == (1.0, None, 2.0)
     assert paired.min() <= elbo.interval.low < 1 < elbo.interval.high <= paired.max()
 

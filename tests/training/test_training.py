@@ -168,13 +168,16 @@ def test_every_key_has_a_reader(finished, keys_read, recording):
                 yield from unread(field.annotation, f"{prefix}{name}.")
 
     judge = {"weight": 1.0, "name_or_path": str(MINIATURE / "mood"), "label": "gloomy"}
-    settings = contradiction_config(**{f"reward__sentences__{key}": value for key, value in judge.items()})
+    function = {"name": "examples.favourite_word:boat", "granularity": "prefix", "workers": 1}
+    parts = {"sentences": judge, "function": function}
+    of_parts = {f"reward__{part}__{key}": value for part, keys in parts.items() for key, value in keys.items()}
+    settings = contradiction_config(**of_parts)
     with recording(), build(settings) as experiment:
         batch = Examples.load(settings).of_step(0, 2)
         prompts = experiment.encode(batch)
         trajectories = experiment.functions.sample(experiment.adapter, experiment.frozen, prompts, 0)
         experiment.reward.components(experiment.frozen, batch, prompts, trajectories)
-        experiment.reward.combine({name: jnp.zeros(1) for name in COMPONENTS}, jnp.asarray(0))
+        experiment.reward.combine({name: jnp.zeros(1) for name in (*COMPONENTS, "boat")}, jnp.asarray(0))
     with recording(), pytest.raises(UserError, match="no Redis server answers"):
         make_buffer(short_config(replay__backend="redis", replay__url="redis://localhost:1/0"), "name")
     # For tasks of one's own; a consent that only validation asks for; where wandb is not disabled.
