@@ -116,24 +116,25 @@ def open_run(
     return Run(Path(workdir), str(checkpoint), pairs, reward, trust_code=trust_code or reward is not None)
 
 
-def open_adapter(config: Config, adapter: str) -> "Policy":
+def open_adapter(config: Config, adapter: str, workdir: str | Path) -> "Policy":
     """A policy that is an adapter in PEFT's format over the configuration's frozen model.
 
     adapter  a Hugging Face directory or hub name
+    workdir  where its comparison with decoding is left: no run's directory
 
-    Raises `UserError`, when it is first used, where the adapter is none of this model.
+    Raises `UserError` where it is one and, when it is first used, where the adapter is none of this model.
     """
-    return AdapterPolicy(config, adapter)
+    return AdapterPolicy(config, adapter, Path(workdir))
 
 
 class Policy(abc.ABC):
     """A trained policy beside its frozen model: a context, which ends what was started for it.
 
-    Its model is loaded when it is first needed.
+    Its model is loaded when it is first needed; `workdir` is where its comparison with decoding is left.
     """
 
-    def __init__(self, config: Config):
-        self.config = config
+    def __init__(self, config: Config, workdir: Path):
+        self.config, self.workdir = config, workdir
         self.task: Task = make_task(config)
         self._stack = contextlib.ExitStack()
         self._loaded: TrainedRun | None = None
@@ -219,7 +220,7 @@ class Policy(abc.ABC):
             raise UserError("score wants a list of texts")
         return self._samples.given(self._example(prompt, "the prompt"), texts) if texts else []
 
-    def compare(
+    def evaluate(
         self,
         n: int = 8,
         *,
@@ -238,7 +239,8 @@ class Policy(abc.ABC):
                     R / p; 0: no reference
         judges      models that are asked about the texts besides
 
-        Raises `UserError` where there is no such method.
+        Leaves all in the `evaluation.json` of `workdir`, and a run's in its report too. Raises `UserError` where there
+        is no such method, or a run's data has changed.
         """
         if n < 2:
             raise UserError(f"n {n}: a prompt needs 2 samples or more")
@@ -255,7 +257,7 @@ class Policy(abc.ABC):
             is_quiet = not console.is_terminal or console.quiet
             shown = track(measured, "measuring", len(chosen), console=console, disable=is_quiet, transient=True)
             results = list(shown)
-        return Evaluation(
+        evaluation = Evaluation(
             step=run.snapshot.step,
             checkpoint=run.reason,
             prompts=len(held_out),
@@ -266,6 +268,12 @@ class Policy(abc.ABC):
             methods=results,
             seconds=time.perf_counter() - started,
         )
+        self._keep(evaluation)
+        return evaluation
+
+    def _keep(self, evaluation: Evaluation) -> None:
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        evaluation.write(self.workdir / "evaluation.json")
 
     def _check_data(self, examples: Examples) -> None:
         """Raises `UserError` where the examples are not those that the policy was held out from."""
@@ -305,8 +313,10 @@ class Policy(abc.ABC):
 class AdapterPolicy(Policy):
     """An adapter that no run here has trained."""
 
-    def __init__(self, config: Config, adapter: str):
-        super().__init__(config)
+    def __init__(self, config: Config, adapter: str, workdir: Path):
+        if (workdir / "config.json").exists():
+            raise UserError(f"{workdir} holds a run: name another workdir for the comparison of {adapter}")
+        super().__init__(config, workdir)
         self._adapter = adapter
 
     def _open(self) -> contextlib.AbstractContextManager[TrainedRun]:
@@ -320,31 +330,10 @@ class Run(Policy):
         self, workdir: Path, checkpoint: str, overrides: Sequence[str], reward: Function | None, *, trust_code: bool
     ):
         leave_out_orbax()
-        super().__init__(read_finished_config(workdir, overrides, trust_code=trust_code))
+        super().__init__(read_finished_config(workdir, overrides, trust_code=trust_code), workdir)
         check_choice(checkpoint, workdir / "checkpoints")
-        self.workdir, self._checkpoint, self._reward = workdir, checkpoint, reward
+        self._checkpoint, self._reward = checkpoint, reward
         self._given = {"checkpoint": checkpoint, "overrides": overrides, "trust_code": trust_code, "function": reward}
-
-    def evaluate(
-        self,
-        n: int = 8,
-        *,
-        prompts: int | None = None,
-        methods: Sequence[str] = (),
-        candidates: int = 128,
-        judges: Judges = RUNS_OWN,
-        progress: Progress = False,
-    ) -> Evaluation:
-        """`compare`, left in the run's `evaluation.json` and in its report.
-
-        Raises `UserError` also where the run's data has changed.
-        """
-        evaluation = self.compare(
-            n, prompts=prompts, methods=methods, candidates=candidates, judges=judges, progress=progress
-        )
-        evaluation.write(self.workdir / "evaluation.json")
-        self.report()
-        return evaluation
 
     def export(
         self, out: str | Path, *, merged: bool = False, dtype: str = "float32", progress: Progress = False
@@ -369,6 +358,10 @@ class Run(Policy):
 
     def _check_data(self, examples: Examples) -> None:
         check_data(self.workdir, examples.sha256())
+
+    def _keep(self, evaluation: Evaluation) -> None:
+        super()._keep(evaluation)
+        self.report()
 
 
 def _with_function(config: Config, function: Function) -> Config:

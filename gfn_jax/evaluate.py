@@ -65,25 +65,20 @@ _TRUST_CODE = flags.DEFINE_bool("trust_code", False, command_line.TRUST_CODE)
 def main() -> None:
     from rich.console import Console
 
+    from gfn_jax.api import open_adapter, open_run
     from gfn_jax.evaluation.judged_texts import Judges
-    from gfn_jax.terminal import print_adapter_evaluation, print_evaluation
+    from gfn_jax.terminal import print_evaluation
 
-    judges = Judges(_EMBEDDING_MODEL.value, _SENTENCE_MODEL.value, _SENTENCE_LABEL.value, _SECOND_JUDGE.value)
-    how = _N.value, _PROMPTS.value, _METHODS.value, _CANDIDATES.value, Console(), judges
     if _ADAPTER.value:
         config = command_line.read_config_flag(_CONFIG)
         place = _WORKDIR.value or Path("runs", "adapters", Path(_ADAPTER.value).name)
-        print_adapter_evaluation(config, _ADAPTER.value, Path(place), *how)
-        return
-    if not _WORKDIR.value:
+        policy = open_adapter(config, _ADAPTER.value, place)
+    elif _WORKDIR.value:
+        policy = open_run(_WORKDIR.value, _CHECKPOINT.value, overrides=_OVERRIDE.value, trust_code=_TRUST_CODE.value)
+    else:
         raise UserError("--workdir is missing: name a run's directory, or an adapter with --adapter and --config")
-    print_evaluation(
-        Path(_WORKDIR.value),
-        *how,
-        _CHECKPOINT.value,
-        _OVERRIDE.value,
-        trust_code=_TRUST_CODE.value,
-    )
+    judges = Judges(_EMBEDDING_MODEL.value, _SENTENCE_MODEL.value, _SENTENCE_LABEL.value, _SECOND_JUDGE.value)
+    print_evaluation(policy, _N.value, _PROMPTS.value, _METHODS.value, _CANDIDATES.value, Console(), judges)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gfn_jax.api import Run, open_adapter, open_run
-from gfn_jax.config.schema import Config
+from gfn_jax.api import Policy, open_run
 from gfn_jax.evaluation.intervals import mean_of
 from gfn_jax.evaluation.judged_texts import RUNS_OWN, Judges
 from gfn_jax.evaluation.results import Evaluation
@@ -91,60 +90,28 @@ def print_samples(
 
 
 def print_evaluation(
-    workdir: Path,
+    policy: Policy,
     samples: int,
     prompts: int | None,
     names: Sequence[str],
     candidates: int,
     console: Console,
     judges: Judges = RUNS_OWN,
-    checkpoint: str = BEST,
-    overrides: Sequence[str] = (),
-    *,
-    trust_code: bool = False,
 ) -> None:
-    """Compares the methods with these names, or all (`Run.evaluate`), and prints their table."""
-    with open_run(workdir, checkpoint, overrides=overrides, trust_code=trust_code) as run:
-        evaluation = run.evaluate(
+    """Compares the methods with these names, or all (`Policy.evaluate`), prints their table, and closes the policy."""
+    with policy:
+        evaluation = policy.evaluate(
             samples, prompts=prompts, methods=names, candidates=candidates, judges=judges, progress=console
         )
-        _print_account(run, console)
+        _print_account(policy, console)
     console.print(_comparison_table(evaluation))
-    files = f"{workdir / 'evaluation.json'} and {workdir / 'report.html'}"
+    written = [policy.workdir / name for name in ("evaluation.json", "report.html")]
+    files = " and ".join(str(file) for file in written if file.exists())
     console.print(f"all figures are in {files}; {evaluation.seconds:.0f} s in all", soft_wrap=True)
 
 
-def print_adapter_evaluation(
-    config: Config,
-    adapter: str,
-    workdir: Path,
-    samples: int,
-    prompts: int | None,
-    names: Sequence[str],
-    candidates: int,
-    console: Console,
-    judges: Judges = RUNS_OWN,
-) -> None:
-    """The same of an adapter that no run here has trained; `evaluation.json` is left in `workdir`, which is made.
-
-    Raises `UserError` also where a run is in there.
-    """
-    if (workdir / "config.json").exists():
-        raise UserError(f"{workdir} holds a run: name another --workdir for the comparison of {adapter}")
-    with open_adapter(config, adapter) as policy:
-        evaluation = policy.compare(
-            samples, prompts=prompts, methods=names, candidates=candidates, judges=judges, progress=console
-        )
-    console.print(_comparison_table(evaluation))
-    workdir.mkdir(parents=True, exist_ok=True)
-    evaluation.write(workdir / "evaluation.json")
-    console.print(
-        f"all figures are in {workdir / 'evaluation.json'}; {evaluation.seconds:.0f} s in all", soft_wrap=True
-    )
-
-
-def _print_account(run: Run, console: Console) -> None:
-    for line in run.account:
+def _print_account(policy: Policy, console: Console) -> None:
+    for line in policy.account:
         console.print(line, soft_wrap=True)
 
 

@@ -82,9 +82,9 @@ def test_an_adapter_is_compared_without_a_run(opened, tmp_path):
     adapter = str(opened.export(tmp_path / "adapter"))
     how = {"prompts": 3, "methods": ["GFlowNet"], "candidates": 0}
     config = opened.config.model_copy(update={"reward": short_config().reward})
-    with gfn_jax.open_adapter(config, adapter) as policy:
-        figures = policy.compare(2, **how).figures()
-    own = opened.compare(2, **how).figures()
+    with gfn_jax.open_adapter(config, adapter, tmp_path / "apart") as policy:
+        figures = policy.evaluate(2, **how).figures()
+    own = opened.evaluate(2, **how).figures()
     for name in ("log_likelihood", "diversity", "length"):
         assert figures[name].mean == pytest.approx(own[name].mean, rel=1e-4)
     settings = config_file(config, tmp_path)

@@ -6,7 +6,6 @@ gives a term of log R for each text, in nats, or several as a dict of such lists
 """
 
 import hashlib
-import importlib
 import inspect
 import sys
 import traceback
@@ -16,6 +15,7 @@ from typing import Any
 from absl import logging
 
 from gfn_jax.runtime.errors import UserError
+from gfn_jax.runtime.imports import named_object
 
 Function = Callable[[list[str], list[str]], Any]
 Terms = tuple[tuple[str, float], ...] | None
@@ -39,10 +39,7 @@ def find_function(name: str) -> Function:
             f"{KEY}: {name!r} was defined in a notebook or a script, which cannot be imported: give the function "
             "itself (`gfn_jax.open_run(..., reward=...)`), or move it to a module"
         )
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"{KEY}: {name!r} cannot be imported: {error}") from error
+    function = named_object(name, KEY)
     if not callable(function):
         raise UserError(f"{KEY}: {name!r} is not a function")
     return function

@@ -1,9 +1,8 @@
 """The tasks by the name that a configuration gives them."""
 
-import importlib
-
 from gfn_jax.config.schema import Config
 from gfn_jax.runtime.errors import UserError
+from gfn_jax.runtime.imports import named_object
 from gfn_jax.tasks.contradiction import Contradiction
 from gfn_jax.tasks.next_sentence import NextSentence
 from gfn_jax.tasks.random_number import RandomNumber
@@ -32,16 +31,12 @@ def make_task(config: Config) -> Task:
     name = config.task.name
     if name in TASKS:
         return TASKS[name](config)
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise UserError(
             f"task.name: there is no task {name!r}; there are {', '.join(sorted(TASKS))}, "
             'and classes of your own as "module:Class"'
         )
-    try:
-        task = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"task.name: {name!r} cannot be imported: {error}") from error
+    task = named_object(name, "task.name")
     if not (isinstance(task, type) and issubclass(task, Task)):
         raise UserError(f"task.name: {name!r} is not a subclass of gfn_jax.tasks.task.Task")
     return task(config)

@@ -7,6 +7,7 @@ import pytest
 from helpers import run, short_config
 from rich.console import Console
 
+import gfn_jax
 from gfn_jax import api
 from gfn_jax.config.reading import parse_config
 from gfn_jax.evaluation.comparison import Compared
@@ -30,7 +31,7 @@ def workdir(tmp_path_factory):
 def compared(workdir, names):
     """What the command says, and every method's part of what it leaves."""
     console = Console(record=True, width=80)
-    evaluate(workdir, SAMPLES, None, names, CANDIDATES, console)
+    evaluate(gfn_jax.open_run(workdir), SAMPLES, None, names, CANDIDATES, console)
     written = json.loads((workdir / "evaluation.json").read_text())
     assert (written["step"], written["prompts"], written["samples_per_prompt"]) == (1, 5, SAMPLES)
     return console.export_text(), {method["name"]: method for method in written["methods"]}
@@ -104,6 +105,6 @@ def test_a_figure_that_is_not_finite_is_null_in_the_file(workdir, monkeypatch):
 
 def test_what_cannot_be_compared_is_one_clear_line(workdir):
     with pytest.raises(UserError, match="n 1: a prompt needs 2 samples"):
-        evaluate(workdir, 1, None, [], CANDIDATES, Console(quiet=True))
+        evaluate(gfn_jax.open_run(workdir), 1, None, [], CANDIDATES, Console(quiet=True))
     with pytest.raises(UserError, match="there is no method 'beam 9'; there are GFlowNet, sampling, "):
-        evaluate(workdir, 2, None, ["beam 9"], CANDIDATES, Console(quiet=True))
+        evaluate(gfn_jax.open_run(workdir), 2, None, ["beam 9"], CANDIDATES, Console(quiet=True))

@@ -15,6 +15,7 @@ from rich.console import Console
 from run_files import json_lines
 from safetensors.numpy import load_file
 
+import gfn_jax
 from gfn_jax.config.reading import flat
 from gfn_jax.reporting.page import write_report
 from gfn_jax.runs.checkpoint import FORMAT
@@ -129,7 +130,7 @@ def export_peft(workdir, tmp_path, checkpoint="best", **trust):
 
 
 def compare(workdir, tmp_path, checkpoint="best", **trust):
-    evaluate(workdir, 2, None, [], 0, Console(quiet=True), checkpoint=checkpoint, **trust)
+    evaluate(gfn_jax.open_run(workdir, checkpoint, **trust), 2, None, [], 0, Console(quiet=True))
 
 
 COMMANDS = pytest.mark.parametrize("command", [sample, export, compare])
@@ -175,7 +176,7 @@ def test_a_run_is_sampled_on_any_mesh_to_the_same_texts(finished):
 def test_a_run_is_compared_and_exported_on_a_mesh_as_on_one_device(workdir, tmp_path):
     texts = []
     for number, overrides in enumerate([[], ["mesh.data=2", "mesh.model=2", "mesh.fsdp=true"]]):
-        evaluate(workdir, 2, 4, ["greedy"], 0, Console(quiet=True), overrides=overrides)
+        evaluate(gfn_jax.open_run(workdir, overrides=overrides), 2, 4, ["greedy"], 0, Console(quiet=True))
         (method,) = json.loads((workdir / "evaluation.json").read_text())["methods"]
         texts.append(method["texts"])
         export_merged(workdir, tmp_path / f"{number}", "float32", "best", Console(quiet=True), overrides)
