@@ -48,12 +48,13 @@ def make_rules(
     return Rules(jnp.asarray(is_word), terminator, min_len, max_len, support_min_p)
 
 
-_SUPPORT_TOLERANCE = {"bfloat16": 0.5, "float32": 0.05, "float64": 1e-6}
-"""Nats below the support's edge down to which an item that was drawn still counts as inside, by the model's dtype.
+def support_tolerance(dtype: jnp.dtype) -> float:
+    """Nats below the support's edge down to which an item that a model of this dtype drew counts as inside.
 
-Decoding and teacher forcing round differently; an item at the edge must not be drawn by the one and
-have probability 0 for the other.
-"""
+    Decoding and teacher forcing round differently; an item at the edge must not be drawn by the one and
+    have probability 0 for the other.
+    """
+    return {"bfloat16": 0.5, "float32": 0.05, "float64": 1e-6}[dtype.name]
 
 
 @checked
@@ -62,15 +63,16 @@ def mask_logits(
     logits: Float[Array, "*states V"],
     step: jax.Array,
     frozen_logits: Float[Array, "*states V"] | None,
+    *,
     drawn: Int[Array, "*states"] | None = None,
-    dtype: str = "float32",
+    tolerance: float = 0.0,
 ) -> Float[Array, "*states V"]:
     """The logits with -inf wherever the policy may not go.
 
     `step`, broadcastable to `states`, is each state's number of tokens so far. `frozen_logits` are
     needed where `rules.support_min_p` > 0: the support is relative to the frozen model's likeliest
-    item among those that the other masks allow. There, `drawn` are the items that were sampled at these
-    states by a model of this `dtype`: they count as inside the support if they are but for rounding.
+    item among those that the other masks allow. Items that were `drawn` at these states count as inside
+    the support down to `tolerance` nats below its edge (`support_tolerance`).
     """
     step = jnp.broadcast_to(step, logits.shape[:-1])[..., None]
     is_terminator = trailing(jnp.arange(logits.shape[-1]) == rules.terminator, logits.ndim)
@@ -84,7 +86,7 @@ def mask_logits(
         allowed = candidates >= edge
         if drawn is not None:
             is_drawn = trailing(jnp.arange(logits.shape[-1]), logits.ndim) == drawn[..., None]
-            allowed |= is_drawn & (candidates >= edge - _SUPPORT_TOLERANCE[dtype])
+            allowed |= is_drawn & (candidates >= edge - tolerance)
     # At the maximum length the stop is forced, whatever the support says.
     allowed = jnp.where(step >= rules.max_len, is_terminator, allowed)
     return jnp.where(allowed, logits, -jnp.inf)

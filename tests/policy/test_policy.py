@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from gfn_jax.policy import scorer
-from gfn_jax.policy.masks import mask_logits
+from gfn_jax.policy.masks import mask_logits, support_tolerance
 from gfn_jax.policy.sampler import Behaviour, behaviour_logits, draw_items, sample
 from gfn_jax.policy.scorer import frozen_log_probs, hidden_states, score
 from gfn_jax.types import Scores, Trajectories
@@ -140,7 +140,8 @@ def test_gradients_of_scores_equal_those_of_logits_written_out(monkeypatch):
         logits, frozen_logits = (model.logits(hidden_states(model, prompts, everything)) for model in (policy, frozen))
         drawn = jnp.where(is_token, everything.tokens_NxL, rules.terminator)
         drawn = jnp.pad(drawn, [(0, 0), (0, 1)], constant_values=rules.terminator)
-        log_p = jax.nn.log_softmax(mask_logits(rules, logits, states[None, :], frozen_logits, drawn), axis=-1)
+        near = {"drawn": drawn, "tolerance": support_tolerance(logits.dtype)}
+        log_p = jax.nn.log_softmax(mask_logits(rules, logits, states[None, :], frozen_logits, **near), axis=-1)
         log_pf = jnp.take_along_axis(log_p[:, :-1], drawn[:, :-1, None], 2)[..., 0]
         may_stop = expected.is_terminable_NxT
         return weighted(
