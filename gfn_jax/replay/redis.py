@@ -10,12 +10,13 @@ changed meanwhile is written when it is back, also where it came back with an ol
 Payloads are the bytes of `Entry.pack`: nothing that stands in the server is ever executed.
 """
 
+import contextlib
 import hashlib
 import os
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import redis
@@ -28,6 +29,8 @@ from gfn_jax.replay.buffer import ReplayBuffer, Troubles
 from gfn_jax.replay.entry import Entry, UnreadableError
 from gfn_jax.replay.memory import MemoryReplay
 from gfn_jax.runtime.errors import UserError
+
+T = TypeVar("T")
 
 _VERSION = b"version"
 _TIMEOUT_S = 5.0
@@ -99,21 +102,30 @@ class _Health:
     def __init__(self, kind: str):
         self._kind, self._pause, self._until, self._warned = kind, 0.0, 0.0, False
 
-    def attempt(self, call: Callable[[], None]) -> None:
+    def attempt(self, call: Callable[[], T], otherwise: T) -> T:
+        """What a call returns; `otherwise` where it fails, or failed too lately to be made again."""
         if time.monotonic() < self._until:
-            return
+            return otherwise
         try:
-            call()
+            result = call()
         except redis.RedisError as error:
             self._pause = min(max(2 * self._pause, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
             self._until = time.monotonic() + self._pause
             if not self._warned:
                 self._warned = True
                 logging.warning("replay goes on in memory: %s the Redis server fails: %s", self._kind, error)
-        else:
-            if self._warned:
-                logging.warning("%s the Redis server works again", self._kind)
-            self._pause, self._warned = 0.0, False
+            return otherwise
+        if self._warned:
+            logging.warning("%s the Redis server works again", self._kind)
+        self._pause, self._warned = 0.0, False
+        return result
+
+
+class _Seen(NamedTuple):
+    """What the server held of a prompt when it was last heard of: a version, and its entries' scores by their keys."""
+
+    version: bytes = b""
+    scores: Mapping[str, float] = {}
 
 
 class RedisReplay(ReplayBuffer):
@@ -126,8 +138,7 @@ class RedisReplay(ReplayBuffer):
         self._prefix = f"gfn_jax:{{{namespace}}}:"  # braces keep a namespace on one node of a cluster
         self._index, self._total, self._mark = (f"{self._prefix}{name}" for name in ("prompts", "size", "mark"))
         self._copy = MemoryReplay(admission)
-        self._versions: dict[str, bytes] = {}
-        self._scores: dict[str, dict[str, float]] = {}  # of each prompt, the entries in the server by their keys
+        self._seen: dict[str, _Seen] = {}  # by prompt
         self._changed: set[str] = set()  # prompts whose copy is ahead of the server
         self._forgotten: set[str] = set()  # prompts that the server is to forget, before anything else
         self._is_cleared = True  # or what is in the server is of a time that is undone
@@ -135,7 +146,7 @@ class RedisReplay(ReplayBuffer):
         self._unreadable = 0
 
     def stored(self, prompts: Sequence[str]) -> list[list[Entry]]:
-        self._reading.attempt(lambda: self._read(prompts))
+        self._reading.attempt(lambda: self._read(prompts), None)
         return self._copy.stored(prompts)
 
     def offer(self, offered: Mapping[str, Sequence[Entry]]) -> Outcome:
@@ -154,8 +165,7 @@ class RedisReplay(ReplayBuffer):
     def forget(self, prompts: Sequence[str], *, everywhere: bool = True) -> None:
         self._copy.forget(prompts)
         for prompt in prompts:
-            self._versions.pop(prompt, None)
-            self._scores.pop(prompt, None)
+            self._seen.pop(prompt, None)
         self._changed.difference_update(prompts)
         if everywhere:
             self._forgotten.update(prompts)
@@ -163,7 +173,7 @@ class RedisReplay(ReplayBuffer):
 
     def snapshot(self, order: Iterable[str] = ()) -> np.ndarray:
         self._share()
-        self._reading.attempt(self._read_all)
+        self._reading.attempt(self._read_all, None)
         return self._copy.snapshot(order)
 
     def restore(self, snapshot: np.ndarray) -> None:
@@ -175,20 +185,15 @@ class RedisReplay(ReplayBuffer):
     @property
     def size(self) -> int:
         """How many continuations the server holds, or where it is away, the copy."""
-        held = [self._copy.size]
-        if self._is_cleared and not self._changed and not self._forgotten:
-            self._reading.attempt(lambda: held.append(int(self._client.get(self._total) or 0)))  # pyright: ignore[reportArgumentType]
-        return held[-1]
+        if not self._is_cleared or self._changed or self._forgotten:
+            return self._copy.size
+        return self._reading.attempt(lambda: int(self._get(self._total) or 0), self._copy.size)
 
     def leave(self, mark: str) -> bool:
-        done = []
-        self._writing.attempt(lambda: done.append(self._client.set(self._mark, mark)))
-        return bool(done)
+        return self._writing.attempt(lambda: bool(self._client.set(self._mark, mark)), otherwise=False)
 
     def finds(self, mark: str) -> bool:
-        found = [mark.encode()]
-        self._reading.attempt(lambda: found.append(self._client.get(self._mark)))  # pyright: ignore[reportArgumentType]
-        return found[-1] == mark.encode()
+        return self._reading.attempt(lambda: self._get(self._mark) == mark.encode(), otherwise=True)
 
     @property
     def troubles(self) -> Troubles:
@@ -196,12 +201,11 @@ class RedisReplay(ReplayBuffer):
 
     def clear(self) -> None:
         """Deletes the namespace from the server, when it can be reached."""
-        self._versions.clear()
-        self._scores.clear()
+        self._seen.clear()
         self._changed.clear()
         self._forgotten.clear()
         self._is_cleared = False
-        self._writing.attempt(self._delete)
+        self._writing.attempt(self._delete, None)
 
     def close(self) -> None:
         self.clear()
@@ -210,14 +214,14 @@ class RedisReplay(ReplayBuffer):
     def _share(self) -> None:
         """Writes what the copy has and the server has not, and the other way round."""
         if self._changed or self._forgotten:
-            self._writing.attempt(self._write)
+            self._writing.attempt(self._write, None)
 
     def _read(self, prompts: Iterable[str]) -> None:
         """Takes over what others changed about these prompts; one round trip."""
         if not self._is_cleared:
             return
         prompts = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._forgotten]
-        answers = self._call(_READ, [([self._key(prompt)], [self._versions.get(prompt, "")]) for prompt in prompts])
+        answers = self._call(_READ, [([self._key(prompt)], [self._seen_of(prompt).version]) for prompt in prompts])
         for prompt, answer in zip(prompts, answers, strict=True):
             if answer is not None:
                 self._take_over(prompt, answer)
@@ -225,78 +229,75 @@ class RedisReplay(ReplayBuffer):
     def _read_all(self) -> None:
         if not self._is_cleared:
             return
-        known = sorted(prompt.decode() for prompt in self._members())
-        for first in range(0, len(known), _AT_ONCE):
-            self._read(known[first : first + _AT_ONCE])
+        for some in _some_at_once(prompt.decode() for prompt in self._members()):
+            self._read(some)
 
     def _write(self) -> None:
         """Writes all that is ahead of the server; a round trip, and another while others change the same prompts."""
         if not self._is_cleared:
             self._delete()
-        for first in range(0, len(gone := sorted(self._forgotten)), _AT_ONCE):
-            some = gone[first : first + _AT_ONCE]
+        for some in _some_at_once(self._forgotten):
             self._call(_FORGET, [([self._key(prompt), self._index, self._total], [prompt]) for prompt in some])
             self._forgotten.difference_update(some)
         for _ in range(_MOST_ROUNDS):
-            for first in range(0, len(ahead := sorted(self._changed)), _AT_ONCE):
-                self._write_some(ahead[first : first + _AT_ONCE])
+            for some in _some_at_once(self._changed):
+                self._write_some(some)
             if not self._changed:
                 return
 
     def _write_some(self, prompts: Sequence[str]) -> None:
+        """Writes what the copy has of these prompts; where another wrote since, takes that over instead."""
         contents = [{entry.key: entry for entry in entries} for entries in self._copy.stored(prompts)]
-        calls, versions = [], []
-        for prompt, content in zip(prompts, contents, strict=True):
-            version, there = self._versions.get(prompt, b""), self._scores.get(prompt, {})
-            versions.append(b"%d %s" % (_count(version) + 1, os.urandom(8).hex().encode()))
-            gone = sorted(there.keys() - content.keys())
-            new = sorted(key for key, entry in content.items() if there.get(key) != entry.score)
-            written = [part for key in new for part in (key, content[key].pack())]
-            arguments = [prompt, version, versions[-1], len(gone), *gone, *written]
-            calls.append(([self._key(prompt), self._index, self._total], arguments))
+        versions = [_next(self._seen_of(prompt).version) for prompt in prompts]
+        calls = [
+            ([self._key(prompt), self._index, self._total], self._change(prompt, content, version))
+            for prompt, content, version in zip(prompts, contents, versions, strict=True)
+        ]
         answers = self._call(_WRITE, calls)
         for prompt, content, version, answer in zip(prompts, contents, versions, answers, strict=True):
             if answer is None:
-                self._versions[prompt] = version
-                self._scores[prompt] = _scores(content.values())
+                self._seen[prompt] = _Seen(version, _scores(content.values()))
                 self._changed.discard(prompt)
             else:
                 self._take_over(prompt, answer)
+
+    def _change(self, prompt: str, content: Mapping[str, Entry], version: bytes) -> list[Any]:
+        """The arguments of `_WRITE` that make what the server was last seen to hold of a prompt this content."""
+        expected, there = self._seen_of(prompt)
+        gone = sorted(there.keys() - content.keys())
+        new = sorted(key for key, entry in content.items() if there.get(key) != entry.score)
+        written = [part for key in new for part in (key, content[key].pack())]
+        return [prompt, expected, version, len(gone), *gone, *written]
 
     def _take_over(self, prompt: str, answer: Sequence[bytes]) -> None:
         """Makes the server's content the copy's, joined with what the copy alone has.
 
         Where the server's memory is older than the copy, the copy stays as it is.
         """
-        fields = dict(zip(answer[::2], answer[1::2], strict=True))
-        version = fields.pop(_VERSION, b"")
-        theirs = {}
-        for name, payload in fields.items():
-            try:
-                entry = Entry.unpack(payload)
-                if name != entry.key.encode():
-                    raise UnreadableError("another entry's name")
-                theirs[entry.key] = entry
-            except UnreadableError:
-                self._unreadable += 1
-        is_older = _count(version) < _count(self._versions.get(prompt, b""))
+        version, theirs, unreadable = _parsed(answer)
         [kept] = self._copy.stored([prompt])
-        self._versions[prompt], self._scores[prompt] = version, _scores(theirs.values())
-        if not is_older:
+        if _count(version) >= _count(self._seen_of(prompt).version):
             ours = kept if prompt in self._changed else []
-            kept = sorted(theirs.values(), key=lambda entry: entry.order)[: self._admission.capacity]
-            kept, _ = self._admission.admit(kept, ours)
+            kept, _ = self._admission.admit(theirs[: self._admission.capacity], ours)
         self._copy.put(prompt, kept)
-        if _scores(kept) == self._scores[prompt]:
+        self._seen[prompt] = _Seen(version, _scores(theirs))
+        self._unreadable += unreadable
+        if _scores(kept) == _scores(theirs):
             self._changed.discard(prompt)
         else:
             self._changed.add(prompt)
 
     def _delete(self) -> None:
         keys = list(self._client.scan_iter(match=f"{self._prefix}*", count=1000))  # the index itself may be lost
-        for first in range(0, len(keys), _AT_ONCE):
-            self._client.unlink(*keys[first : first + _AT_ONCE])
+        for some in _some_at_once(keys):
+            self._client.unlink(*some)
         self._is_cleared = True
+
+    def _seen_of(self, prompt: str) -> _Seen:
+        return self._seen.get(prompt, _Seen())
+
+    def _get(self, key: str) -> Any:
+        return self._client.get(key)
 
     def _members(self) -> Any:
         """The prompts that have anything stored in the server."""
@@ -314,6 +315,31 @@ class RedisReplay(ReplayBuffer):
 
     def _key(self, prompt: str) -> str:
         return f"{self._prefix}prompt:{prompt}"
+
+
+def _parsed(answer: Sequence[bytes]) -> tuple[bytes, list[Entry], int]:
+    """What a prompt's hash holds: its version, its entries, best first, and how many payloads are none."""
+    fields = dict(zip(answer[::2], answer[1::2], strict=True))
+    version = fields.pop(_VERSION, b"")
+    entries = []
+    for name, payload in fields.items():
+        with contextlib.suppress(UnreadableError):
+            entry = Entry.unpack(payload)
+            if name == entry.key.encode():
+                entries.append(entry)
+    return version, sorted(entries, key=lambda entry: entry.order), len(fields) - len(entries)
+
+
+def _some_at_once(items: Iterable[T]) -> Iterator[list[T]]:
+    """Items, sorted, as many at a time as go in one round trip."""
+    ordered = sorted(items)  # pyright: ignore[reportArgumentType]
+    for first in range(0, len(ordered), _AT_ONCE):
+        yield ordered[first : first + _AT_ONCE]
+
+
+def _next(version: bytes) -> bytes:
+    """A version that follows another one, unlike any that somebody else makes."""
+    return b"%d %s" % (_count(version) + 1, os.urandom(8).hex().encode())
 
 
 def _count(version: bytes) -> int:
