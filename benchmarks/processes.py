@@ -20,7 +20,7 @@ class Run:
         The last process may start in another directory. What they print goes to `log` with the process's number as
         its suffix.
         """
-        flags = f"--xla_force_host_platform_device_count={devices}"
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
         environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

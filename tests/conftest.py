@@ -3,11 +3,17 @@
 import os
 import tempfile
 
-if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit all of it
+from compiled_cache import compiled_cache
+
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit all of it, and so do the processes that tests start
     _CACHE = tempfile.TemporaryDirectory(prefix="gfn_jax_cache_")  # shared by the tests of one run alone
     os.environ["XDG_CACHE_HOME"] = _CACHE.name
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_CACHE.name}/compiled"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(compiled_cache())  # shared with later runs
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    # What takes longest is LLVM's work on programs that then run for milliseconds. Your own XLA_FLAGS win.
+    quickly = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    devices = "--xla_force_host_platform_device_count=4"
+    os.environ["XLA_FLAGS"] = f"{quickly} {os.environ.get('XLA_FLAGS', '')} {devices}"
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import MINIATURE, ROOT, last_snapshot, run, short_config
+from helpers import MINIATURE, ROOT, config_file, last_snapshot, run, short_config
 from local_redis import local_redis
 from rich.console import Console
 from run_files import json_lines, without_times
@@ -419,13 +419,12 @@ def test_replayed_rows_repeat_what_was_rewarded(settings):
 
 def test_weights_and_biases_out_of_reach_does_not_stop_a_run(tmp_path):
     """In a process of its own, which alone is logged in."""
-    command = [sys.executable, "-m", "gfn_jax.train", "--config=configs/next_sentence_mini.py"]
-    flags = [f"--workdir={tmp_path / 'run'}", "--config.tracking.wandb=online", "--config.train.steps=1"]
-    small = ["--config.data.val_prompts=4", "--config.eval.prompts_per_batch=4", "--config.train.prompts_per_step=2"]
+    online = short_config(tracking__wandb="online", train__steps=1)
+    command = [sys.executable, "-m", "gfn_jax.train", f"--config={config_file(online, tmp_path)}"]
     away = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40, "WANDB_INIT_TIMEOUT": "3"}
     without_service = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # of other tests
     done = subprocess.run(
-        [*command, *flags, *small, "--config.train.microbatch_prompts=2"],
+        [*command, f"--workdir={tmp_path / 'run'}"],
         cwd=ROOT,
         env=without_service | away,
         capture_output=True,
