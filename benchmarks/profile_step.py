@@ -21,7 +21,7 @@ import numpy as np
 from machine import describe
 from rich.console import Console
 from rich.table import Table
-from step_programs import StepPrograms, make_step
+from step_programs import StepPrograms
 from step_time import LENGTH, PROMPT, RANK, SAMPLES
 
 from gfn_jax.config.base import base
@@ -29,6 +29,7 @@ from gfn_jax.config.reading import parse_config
 from gfn_jax.models.layout import WHEREVER
 from gfn_jax.models.loading import find_model, load_model
 from gfn_jax.models.mesh import make_mesh, weight_shardings
+from gfn_jax.planning.programs import outline
 from gfn_jax.runtime.startup import configure_jax
 from gfn_jax.types import Prompts
 
@@ -56,7 +57,7 @@ def main() -> None:
     mesh, found = make_mesh(1, 1), find_model(config.model, WHEREVER)
     shardings = weight_shardings(mesh, found.structure, fsdp=False)
     adapter, frozen, _ = load_model(found, mesh, shardings, config.seed)
-    step = make_step(config, found.structure, mesh)
+    step = outline(config, found.structure, mesh)
     functions = step.functions
     tokens = np.random.default_rng(0).integers(0, found.structure.architecture.vocab_size, (args.prompts, PROMPT))
     prompts = step.context.rows.place(

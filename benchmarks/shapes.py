@@ -16,10 +16,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from config_files import read_config
-from step_programs import lowered_programs, placed_weights
 
 from gfn_jax.config.reading import parse_config
 from gfn_jax.models.hf_architecture import named_architecture
+from gfn_jax.planning.programs import outline_for
 
 
 def main() -> None:
@@ -34,8 +34,9 @@ def main() -> None:
     config = parse_config(raw.to_dict())
     architecture = named_architecture(config.model.name_or_path)
     started = time.perf_counter()
-    programs = lowered_programs(config, architecture, prompt_length=64)
-    weights = jax.tree.leaves(placed_weights(config, architecture))
+    drawn = outline_for(config, architecture)
+    programs = {named.name: named.call.function.lower(*named.call.arguments) for named in drawn.step(64)}
+    weights = jax.tree.leaves(drawn.frozen)
     shards = [math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in weights]
     result = {
         "model": config.model.name_or_path,

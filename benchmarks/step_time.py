@@ -60,11 +60,11 @@ class Ours:
 
     def __init__(self, directory: Path, prompts: int):
         import jax
-        from step_programs import make_step
 
         from gfn_jax.models.layout import WHEREVER
         from gfn_jax.models.loading import find_model, load_model
         from gfn_jax.models.mesh import make_mesh, weight_shardings
+        from gfn_jax.planning.programs import outline
         from gfn_jax.runtime.startup import configure_jax
 
         config = settings(prompts, str(directory / "model"))
@@ -73,7 +73,7 @@ class Ours:
         shardings = weight_shardings(mesh, found.structure, fsdp=False)
         adapter, self._frozen, _ = load_model(found, mesh, shardings, config.seed)
         banned = np.load(directory / "banned.npy")
-        self._step = make_step(config, found.structure, mesh, terminator=TERMINATOR, banned=banned)
+        self._step = outline(config, found.structure, mesh, banned, terminator=TERMINATOR)
         adapter = jax.tree.map(lambda x: 0.05 * jax.random.normal(jax.random.key(1), x.shape), adapter)
         self._state = self._step.functions.init(adapter)
         self._number = 0

@@ -50,7 +50,7 @@ def get_config():
     config.replay.capacity = 128
     config.train.steps = config.train.decay_steps = 2_000
     config.train.prompts_per_step = 32
-    config.train.microbatch_prompts = 4  # accumulates 8 gradients
+    config.train.microbatch_prompts = 4  # on one device it accumulates 8 gradients
     config.train.learning_rate = 1e-4
     config.train.pipeline_depth = 1
     config.eval.prompts_per_batch = 16

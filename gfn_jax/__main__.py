@@ -6,7 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
-COMMANDS = ("train", "sample", "evaluate", "report", "sweep", "export", "seed_replay")
+COMMANDS = ("train", "sample", "evaluate", "report", "sweep", "export", "seed_replay", "plan")
 
 
 def main() -> None:

@@ -50,7 +50,6 @@ def test_the_common_configuration_holds_exactly_the_known_keys():
         (lambda raw: raw["model"].update(dtype="int8"), r"model\.dtype: .*'bfloat16'"),
         (lambda raw: raw["replay"].update(total=49), r"replay: capacity 50, of a prompt, is greater than total 49"),
         (lambda raw: raw["sampling"].update(min_len=99), r"sampling: min_len 99 is greater than max_len 30"),
-        (lambda raw: raw["train"].update(microbatch_prompts=5), r"train: microbatch_prompts 5 does not divide"),
         (lambda raw: raw["sampling"].update(samples_per_prompt=1), r"set sampling\.samples_per_prompt to 2 or more"),
         (lambda raw: raw["sampling"].update(temperature_low=3.0), r"temperature_low 3.0 is greater"),
         (

@@ -154,7 +154,7 @@ def base() -> ConfigDict:
     config.train = ConfigDict()
     config.train.steps = 1_000  # optimiser steps, as all schedules count; a run may be continued with more
     config.train.prompts_per_step = 32  # of all devices together
-    config.train.microbatch_prompts = 32  # prompts whose gradient is computed at once
+    config.train.microbatch_prompts = 32  # most prompts of a device whose gradient is computed at once
     config.train.learning_rate = 1e-4  # the highest, of Adam
     config.train.warmup_steps = 20  # linear, from learning_rate / (warmup_steps + 1)
     config.train.decay_steps = 1_000  # steps, warm-up among them, at which the cosine decay ends; more go on at its end

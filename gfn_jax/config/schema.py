@@ -213,11 +213,7 @@ class Train(Section):
     patience: Natural
 
     @model_validator(mode="after")
-    def _divisible(self) -> "Train":
-        if self.prompts_per_step % self.microbatch_prompts:
-            raise ValueError(
-                f"microbatch_prompts {self.microbatch_prompts} does not divide prompts_per_step {self.prompts_per_step}"
-            )
+    def _waits_for_a_figure(self) -> "Train":
         if self.patience and not self.keep_best:
             raise ValueError(
                 f"patience {self.patience} waits for a better validation figure, and keep_best names none: name one, "

@@ -14,12 +14,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from gfn_jax.config.schema import Config
 from gfn_jax.evaluation.distribution import Targets, exact_distributions
 from gfn_jax.evaluation.diversity import distinct_share, mean_edit_distance
 from gfn_jax.evaluation.probes import describe_samples
 from gfn_jax.evaluation.recorded import Measured, read_measured
 from gfn_jax.experiment.experiment import Experiment
-from gfn_jax.models.parts import Weights
+from gfn_jax.models.parts import ModelStructure, Weights
+from gfn_jax.policy.masks import Rules
 from gfn_jax.policy.sampler import sample
 from gfn_jax.policy.scorer import score
 from gfn_jax.rewards.names import check_names
@@ -76,48 +78,62 @@ class _Batch:
     targets: Targets | None
 
 
+class ValidationFunctions:
+    """What validation asks of the policy and of the frozen model, compiled over one mesh."""
+
+    def __init__(self, config: Config, structure: ModelStructure, rules: Rules, rows: jax.sharding.Sharding):
+        self._config, self._rows = config, rows
+        seed, samples = config.seed, config.eval.samples_per_prompt
+
+        def draw(adapter: Weights, frozen: Weights, prompts: Prompts, batch: int) -> tuple[Trajectories, Scores]:
+            models = structure.policy_and_frozen(adapter, frozen)
+            key = key_for(seed, Purpose.VALIDATION_POLICY, batch)
+            return sample(*models, rules, prompts, key, samples_per_prompt=samples)
+
+        def draw_frozen(frozen: Weights, prompts: Prompts, batch: int) -> Trajectories:
+            model = structure.frozen(frozen)
+            key = key_for(seed, Purpose.VALIDATION_FROZEN, batch)
+            return sample(model, model, rules, prompts, key, samples_per_prompt=samples)[0]
+
+        def rescore(adapter: Weights, frozen: Weights, prompts: Prompts, trajectories: Trajectories) -> Scores:
+            return score(*structure.policy_and_frozen(adapter, frozen), rules, prompts, trajectories)
+
+        compiled = functools.partial(jax.jit, out_shardings=rows)
+        self.draw, self.draw_frozen, self.rescore = compiled(draw), compiled(draw_frozen), compiled(rescore)
+
+    def to_compile(self, adapter: Weights, frozen: Weights, length: int) -> list[Call]:
+        """What is called on the policy's behalf, of prompts padded to a length; weights may be shapes."""
+        batch = self._config.eval.prompts_per_batch
+        prompts = Prompts.shapes(batch, length, self._rows)
+        rows = batch * self._config.eval.samples_per_prompt
+        trajectories = Trajectories.shapes(rows, self._config.sampling.max_len, self._rows)
+        return [
+            Call(self.draw, (adapter, frozen, prompts, 0)),
+            Call(self.rescore, (adapter, frozen, prompts, trajectories)),
+        ]
+
+
 class Validation:
     """Measures adapters on fixed examples."""
 
     def __init__(self, experiment: Experiment, examples: Sequence[Any]):
         self._experiment = experiment
         self._samples = experiment.config.eval.samples_per_prompt
-        structure, rules = experiment.structure, experiment.rules
-
-        seed = experiment.config.seed
-
-        def draw(adapter: Weights, frozen: Weights, prompts: Prompts, batch: int) -> tuple[Trajectories, Scores]:
-            models = structure.policy_and_frozen(adapter, frozen)
-            key = key_for(seed, Purpose.VALIDATION_POLICY, batch)
-            return sample(*models, rules, prompts, key, samples_per_prompt=self._samples)
-
-        def draw_frozen(frozen: Weights, prompts: Prompts, batch: int) -> Trajectories:
-            model = structure.frozen(frozen)
-            key = key_for(seed, Purpose.VALIDATION_FROZEN, batch)
-            return sample(model, model, rules, prompts, key, samples_per_prompt=self._samples)[0]
-
-        def rescore(adapter: Weights, frozen: Weights, prompts: Prompts, trajectories: Trajectories) -> Scores:
-            return score(*structure.policy_and_frozen(adapter, frozen), rules, prompts, trajectories)
-
-        compiled = functools.partial(jax.jit, out_shardings=experiment.rows.sharding)
-        self._draw, self._draw_frozen, self._rescore = compiled(draw), compiled(draw_frozen), compiled(rescore)
-        self._of_states = compiled(experiment.of_states)
+        rows = experiment.rows.sharding
+        self._functions = ValidationFunctions(experiment.config, experiment.structure, experiment.rules, rows)
+        self._of_states = jax.jit(experiment.of_states, out_shardings=rows)
         self._examples = examples
         self._exact = exact_distributions(experiment, examples)
 
     def to_compile(self) -> list[Call]:
         """What `measure` will call on the policy's behalf, to be compiled ahead."""
         experiment = self._experiment
-        adapter, frozen, sharding = experiment.adapter, experiment.frozen, experiment.rows.sharding
-        bucket = experiment.buckets(self._examples)[-1]
-        batch = experiment.config.eval.prompts_per_batch
-        prompts = Prompts.shapes(batch, bucket, sharding)
-        trajectories = Trajectories.shapes(batch * self._samples, experiment.config.sampling.max_len, sharding)
-        return [
-            Call(self._draw, (adapter, frozen, prompts, 0)),
-            Call(self._rescore, (adapter, frozen, prompts, trajectories)),
-            *([Call(self._exact.log_probs, (adapter, frozen, prompts))] if self._exact else []),
-        ]
+        adapter, frozen, length = experiment.adapter, experiment.frozen, experiment.buckets(self._examples)[-1]
+        calls = self._functions.to_compile(adapter, frozen, length)
+        if self._exact:
+            prompts = Prompts.shapes(experiment.config.eval.prompts_per_batch, length, experiment.rows.sharding)
+            calls.append(Call(self._exact.log_probs, (adapter, frozen, prompts)))
+        return calls
 
     @functools.cached_property
     def _batches(self) -> list[_Batch]:
@@ -132,7 +148,7 @@ class Validation:
         own, rows = experiment.rows.own(padded), experiment.rows.numbers(len(padded))
         shown = min(len(examples), experiment.config.eval.probes - number * len(padded)) - rows.start
         prompts = experiment.encode(padded, self._examples)
-        trajectories = self._draw_frozen(experiment.frozen, prompts, number)
+        trajectories = self._functions.draw_frozen(experiment.frozen, prompts, number)
         components = experiment.reward.request(experiment.frozen, own, prompts, trajectories)
         targets = self._exact and self._exact.targets(own, prompts)
         return _Batch(own, max(0, min(shown, len(own))), len(examples), prompts, trajectories, components, targets)
@@ -172,7 +188,7 @@ class Validation:
         self, adapter: Weights, number: int, batch: _Batch
     ) -> tuple[Trajectories, Scores, Callable[[], Components]]:
         experiment = self._experiment
-        trajectories, scores = self._draw(adapter, experiment.frozen, batch.prompts, number)
+        trajectories, scores = self._functions.draw(adapter, experiment.frozen, batch.prompts, number)
         components = experiment.reward.request(experiment.frozen, batch.examples, batch.prompts, trajectories)
         return trajectories, scores, components
 
@@ -183,7 +199,7 @@ class Validation:
         experiment, frozen = self._experiment, self._experiment.frozen
         trajectories, scores, request = drawn
         components = request()
-        frozen_scores = self._rescore(adapter, frozen, batch.prompts, batch.frozen_trajectories)
+        frozen_scores = self._functions.rescore(adapter, frozen, batch.prompts, batch.frozen_trajectories)
         frozen_states = self._of_states(frozen_scores, batch.frozen_components())
         fetch = experiment.rows.fetch
         g_NxT, log_r_NxT = fetch(self._of_states(scores, components))

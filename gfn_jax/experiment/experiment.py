@@ -219,7 +219,6 @@ def build(config: Config, function: Function | None = None) -> Experiment:
     configure_jax(config.model.dtype)
     mesh = make_mesh(config.mesh.data, config.mesh.model)
     rows = Rows(mesh)
-    check_splits("train.microbatch_prompts", config.train.microbatch_prompts, batch_size(mesh))
     check_splits("eval.prompts_per_batch", config.eval.prompts_per_batch, batch_size(mesh))
     fsdp = config.mesh.fsdp
     found = find_model(config.model, model_layout(mesh, fsdp=fsdp))

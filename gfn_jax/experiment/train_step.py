@@ -73,6 +73,9 @@ class StepFunctions:
 
     Prompts and, prompt-major, their trajectories are split over processes and `data`; frozen weights as
     `weight_shardings` says; the adapter and the optimiser are on every device.
+
+    microbatch  of how many of its prompts a device computes the gradient at once: as many as divide them, and at most
+                `train.microbatch_prompts`
     """
 
     def __init__(self, config: Config, structure: ModelStructure, reward: Reward, rules: Rules, mesh: Mesh):
@@ -103,7 +106,9 @@ class StepFunctions:
         self._max_len = config.sampling.max_len
         weights = weight_shardings(mesh, structure, fsdp=config.mesh.fsdp)
         self._shards = batch_size(mesh)
-        self._microbatches = config.train.prompts_per_step // config.train.microbatch_prompts
+        of_device = max(1, config.train.prompts_per_step // self._shards)
+        self.microbatch = largest_divisor(of_device, config.train.microbatch_prompts)
+        self._microbatches = of_device // self.microbatch
         self._structure_of_shard = structure.with_layout(model_layout(mesh, fsdp=config.mesh.fsdp, of_shard=True))
         self._everywhere = everywhere = replicated(mesh)
         self._rows = rows = Rows(mesh).sharding
@@ -256,6 +261,11 @@ class StepFunctions:
     def _in_one(self, x: jax.Array) -> jax.Array:
         """The inverse of `_in_microbatches`: [microbatches, shards, rows of a shard] -> [rows]."""
         return jnp.moveaxis(x, 0, 1).reshape(-1)
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of a number that is not above the limit."""
+    return next(each for each in range(min(number, limit), 0, -1) if number % each == 0)
 
 
 def without_bad_rows(

@@ -7,14 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
-import jax
-import jax.numpy as jnp
-
-from gfn_jax.experiment.batches import Replayed
 from gfn_jax.experiment.experiment import Experiment
+from gfn_jax.experiment.step_calls import StepCalls
 from gfn_jax.experiment.train_step import TrainState
 from gfn_jax.rewards.protocol import Call, Components
-from gfn_jax.types import Prompts, Trajectories
 
 
 class WarmUp:
@@ -25,14 +21,15 @@ class WarmUp:
 
     def __init__(self, experiment: Experiment, state: TrainState, examples: Sequence[Any]):
         """Starts at once, on all but the updates; `examples` are those that are trained on, whose lengths matter."""
-        self._experiment, self._state = experiment, state
-        config = experiment.config
-        batch = config.train.prompts_per_step
-        self._batches = [
-            Prompts.shapes(batch, bucket, experiment.rows.sharding) for bucket in experiment.buckets(examples)
-        ]
-        self._replayed_rows = batch * config.replayed_per_prompt
-        self._fresh_rows = batch * config.fresh_per_prompt
+        self._calls = StepCalls(
+            experiment.config,
+            experiment.functions,
+            experiment.reward,
+            state,
+            experiment.frozen,
+            experiment.rows.sharding,
+        )
+        self._lengths = experiment.buckets(examples)
         self._started = time.perf_counter()
         self._pool = ThreadPoolExecutor(os.cpu_count())
         self._compiling: list[Future] = []
@@ -63,31 +60,13 @@ class WarmUp:
         return f"compiled {len(compiling)} functions in {time.perf_counter() - self._started:.1f} s"
 
     def _calls_before_rewards(self) -> Iterator[Call]:
-        experiment = self._experiment
-        for prompts in self._batches:
-            yield Call(experiment.functions.sample, (self._state.adapter, experiment.frozen, prompts, 0))
-            yield from experiment.reward.to_compile(experiment.frozen, prompts, self._trajectories(self._fresh_rows))
+        for length in self._lengths:
+            yield self._calls.sample(length)
+            yield from self._calls.rewards(length)
 
     def _compile_updates(self, like: Callable[[], Components]) -> list[Future]:
         types = {name: values.dtype for name, values in like().items()}
-
-        def components(rows: int) -> Components:
-            states = self._experiment.config.sampling.max_len + 1
-            return {name: self._shape((rows, states), dtype) for name, dtype in types.items()}
-
-        replayed = None
-        if rows := self._replayed_rows:
-            replayed = Replayed(self._trajectories(rows), components(rows), self._shape((rows,), jnp.bool))
-        rewarded = self._trajectories(self._fresh_rows), components(self._fresh_rows), replayed
-        update, frozen = self._experiment.functions.update, self._experiment.frozen
-        calls = [Call(update, (self._state, frozen, prompts, *rewarded)) for prompts in self._batches]
-        return [self._pool.submit(compile_ahead, call) for call in calls]
-
-    def _trajectories(self, rows: int) -> Trajectories:
-        return Trajectories.shapes(rows, self._experiment.config.sampling.max_len, self._experiment.rows.sharding)
-
-    def _shape(self, sizes: tuple[int, ...], dtype: Any) -> Any:
-        return jax.ShapeDtypeStruct(sizes, dtype, sharding=self._experiment.rows.sharding)
+        return [self._pool.submit(compile_ahead, self._calls.update(length, types)) for length in self._lengths]
 
 
 def compile_ahead(call: Call) -> None:

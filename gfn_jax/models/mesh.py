@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -20,14 +21,19 @@ _FULLY_SHARDED = _RULES | {"width": "data"}
 _SAID = {"vocabulary": "(padded) vocabulary", "heads": "key-value heads", "inner": "MLP's inner width"}
 
 
-def make_mesh(data: int, model: int) -> Mesh:
+def make_mesh(data: int, model: int, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh that splits prompts `data` ways and weights `model` ways; -1 takes the devices that the other leaves.
+
+    Over all devices that are here, or over `devices`, which need not be here at all.
 
     Its axes are `process` x `data` x `model`: what is asked for as data is made of the processes and of devices
     in each, so that whatever is split over the axes `data` and `model` stays within a process.
     Raises `UserError` where the mesh does not fit the devices, or not the processes.
     """
-    processes, available = jax.process_count(), jax.device_count()
+    devices_of: dict[int, list[Any]] = {}
+    for device in jax.devices() if devices is None else devices:
+        devices_of.setdefault(device.process_index, []).append(device)
+    processes, available = len(devices_of), sum(map(len, devices_of.values()))
     sizes = {"data": data, "model": model}
     if wrong := [f"mesh.{axis}={size}" for axis, size in sizes.items() if size < 1 and size != -1]:
         raise UserError(f"{' and '.join(wrong)}: a mesh axis is 1 or more, or -1 for the rest of the devices")
@@ -47,13 +53,19 @@ def make_mesh(data: int, model: int) -> Mesh:
             "and mesh.model stays within one"
         )
     each = data // processes * model
-    devices = [device for index in range(processes) for device in jax.local_devices(process_index=index)[:each]]
-    if len(devices) < processes * each:
+    taken = [device for index in sorted(devices_of) for device in devices_of[index][:each]]
+    if len(taken) < processes * each:
         raise UserError(f"{asked} needs {each} devices in each of the {processes} processes, and one has fewer")
-    grid = mesh_utils.create_hybrid_device_mesh(
-        (data // processes, model), (processes, 1), devices, process_is_granule=True
-    )
-    return Mesh(grid.reshape(processes, -1, model), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return Mesh(_grid(taken, processes, data // processes, model), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _grid(devices: Sequence[Any], processes: int, data: int, model: int) -> np.ndarray:
+    """Devices [process, data, model], neighbours on the machine near each other where JAX knows its network."""
+    try:
+        grid = mesh_utils.create_hybrid_device_mesh((data, model), (processes, 1), devices, process_is_granule=True)
+    except (AssertionError, NotImplementedError, ValueError):  # a part of a TPU slice that is no block of it
+        grid = np.asarray(devices)
+    return grid.reshape(processes, data, model)
 
 
 def batch_size(mesh: Mesh | AbstractMesh) -> int:

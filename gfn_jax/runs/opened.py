@@ -37,7 +37,7 @@ class TrainedRun(NamedTuple):
 def read_finished_config(workdir: Path, overrides: Sequence[str] = (), *, trust_code: bool = False) -> Config:
     """The configuration of a run that has a checkpoint, for one device unless `overrides` (KEY=VALUE) name a mesh.
 
-    What the run began from is not needed, nor its microbatches, which need not fit the mesh: nothing is trained.
+    What the run began from is not needed: nothing is trained.
     Raises `UserError` where its task is code from elsewhere, which making it would run, unless `trust_code`.
     """
     config = read_run_config(workdir)
@@ -45,8 +45,7 @@ def read_finished_config(workdir: Path, overrides: Sequence[str] = (), *, trust_
         check_is_own(config, workdir / "config.json")
     if not saved_steps(workdir / "checkpoints"):
         raise UserError(f"{workdir} holds no checkpoint yet")
-    train = config.train.model_copy(update={"microbatch_prompts": config.train.prompts_per_step})
-    alone = {"mesh": Mesh(data=1, model=1, fsdp=False), "train": train}
+    alone = {"mesh": Mesh(data=1, model=1, fsdp=False)}
     return with_overrides(beginning_from("", config).model_copy(update=alone), overrides)
 
 

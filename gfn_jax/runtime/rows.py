@@ -25,9 +25,10 @@ class Rows:
 
     def __init__(self, mesh: Mesh):
         self.sharding = NamedSharding(mesh, P(BATCH_AXES))
-        self.local_mesh = mesh.local_mesh
         self._shares = mesh.shape["process"]
         self._index = jax.process_index() if self._shares > 1 else 0
+        own = mesh.devices[self._index : self._index + 1]
+        self.local_mesh = Mesh(own, mesh.axis_names, axis_types=mesh.axis_types)
 
     @property
     def is_whole(self) -> bool:

@@ -17,6 +17,7 @@ from gfn_jax.experiment.examples import Examples
 from gfn_jax.experiment.experiment import Experiment, build
 from gfn_jax.experiment.snapshot import Snapshot
 from gfn_jax.experiment.warm_up import WarmUp
+from gfn_jax.models.mesh import batch_size, check_splits
 from gfn_jax.models.parts import Weights
 from gfn_jax.replay.buffer import ReplayBuffer
 from gfn_jax.rewards.names import check_names
@@ -76,6 +77,7 @@ def prepare(
         distributed.check_same({"content in its data files": data_hash})
         buffer = make_buffer(config, name)
         experiment = stack.enter_context(build(with_kept_beginning(workdir, config), function))
+        check_splits("train.prompts_per_step", config.train.prompts_per_step, batch_size(experiment.mesh))
         experiment.check_prompts(everything)
     with distributed.in_agreement():
         began = {"adapter in model.lora.init_from": _sha256(experiment.adapter)} if config.model.lora.init_from else {}

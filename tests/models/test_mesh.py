@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiled import Program
 from helpers import config
 from jax.sharding import PartitionSpec as P
 from step_programs import StepPrograms
 
 from gfn_jax.models.gpt2 import GPT2Config
 from gfn_jax.models.mesh import make_mesh, partition
+from gfn_jax.planning.compiled import Program
 from gfn_jax.runtime.errors import UserError
 from gfn_jax.runtime.rows import Rows
 

@@ -381,9 +381,9 @@ def shared_example(tmp_path):
             lambda _: {"model__lora__targets": ("q_proj",)},
             r"no layer of \S+ is called 'q_proj'; there are attn\.c_attn",
         ),
-        (lambda _: {"mesh__data": 3}, "microbatch_prompts 2 cannot be split over mesh.data = 3"),
+        (lambda _: {"mesh__data": 3}, "train.prompts_per_step 4 cannot be split over mesh.data = 3"),
         (
-            lambda _: {"mesh__model": 3, "train__microbatch_prompts": 4},
+            lambda _: {"mesh__model": 3},
             "mesh.model = 3 does not divide the",
         ),
         (lambda _: {"model__tokenizer": "no/such"}, r"model\.tokenizer: 'no/such' is neither"),
