@@ -49,6 +49,15 @@ def attention(
     )
 
 
+def attend_joined(q_BxSxGxMxK: jax.Array, joined: KeyValues, mask_BxSxC: jax.Array, scale: float) -> jax.Array:
+    """`attend_once` where a prompt's and all its samples' keys are one row, `joined` [B, G, C, K]."""
+    accumulate = jnp.promote_types(q_BxSxGxMxK.dtype, jnp.float32)
+    logits = jnp.einsum("bsgmk,bgck->bgsmc", q_BxSxGxMxK, joined.keys, preferred_element_type=accumulate)
+    logits = jnp.where(mask_BxSxC[:, None, :, None, :], scale * logits, -jnp.inf)
+    weights = jax.nn.softmax(logits, axis=-1).astype(joined.values.dtype)
+    return jnp.einsum("bgsmc,bgck->bsgmk", weights, joined.values)
+
+
 def attend_once(
     q_BxSxGxMxK: jax.Array,
     own: KeyValues,

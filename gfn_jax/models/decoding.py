@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from gfn_jax.models.attention import KeyValues, attend_once, is_visible
-from gfn_jax.models.block import Block
+from gfn_jax.models.attention import KeyValues, is_visible
+from gfn_jax.models.caches import Apart, Joined
 from gfn_jax.models.language_model import LanguageModel
-from gfn_jax.models.rotary import Rotation
 from gfn_jax.types import Prompts, checked
 
 Cache = tuple[KeyValues, ...]
-"""Every layer's keys and values, [B, S, G, L, K]."""
+"""Every layer's keys and values, as `Apart` or `Joined` says."""
 
 
 class Decoder:
@@ -32,15 +31,17 @@ class Decoder:
         _, prompt = model.encode(prompts, shared)
         batch, width = prompt.last_hidden_BxD.shape
         self.first_hidden_BxSxD = jnp.broadcast_to(prompt.last_hidden_BxD[:, None], (batch, samples, width))
-        shape = (batch, samples, architecture.key_value_heads, length, architecture.head_width)
-        zeros = jnp.zeros(shape, self.first_hidden_BxSxD.dtype)
-        self.empty_cache: Cache = (KeyValues(zeros, zeros),) * architecture.depth
-        self._model, self._prompt_tokens, self._length = model, prompts, length
         heads_first = jax.tree.map(lambda x: jnp.moveaxis(x, 3, 2), prompt.layers)  # [layers, B, G, P, K]
-        self._prompts = [
-            jax.tree.map(lambda x, layer=layer: x[layer], heads_first) for layer in range(architecture.depth)
-        ]
+        layers = [jax.tree.map(lambda x, layer=layer: x[layer], heads_first) for layer in range(architecture.depth)]
+        kept = Joined if model.layout.has_few_kernels else Apart
+        self._cache = kept(prompts, layers, samples, length, architecture.attention_scale)
+        self.empty_cache: Cache = self._cache.empty()
+        self._model, self._prompt_tokens, self._length = model, prompts, length
         self._blocks = model.separate_blocks()
+
+    def reordered(self, cache: Cache, samples: Int[Array, "B S"]) -> Cache:
+        """The cache of continuations that go on from these samples of the same prompt."""
+        return tuple(self._cache.reordered(own, samples) for own in cache)
 
     @checked
     def advance(
@@ -53,42 +54,20 @@ class Decoder:
         rotations = self._model.rotations(position_B[:, None, None])
         positions = prompts.tokens_BxP.shape[1] + self._length
         masks = [
-            (
+            self._cache.mask(
                 is_visible(step[None], jnp.arange(self._length), kind.window_within(self._length))[0],
                 prompts.visible_from(position_B[:, None], kind.window_within(positions))[:, 0],
             )
             for kind in architecture.kinds
         ]
         kept = []
-        for kind, block, prompt, own in zip(
-            architecture.kind_of_layer, self._blocks, self._prompts, cache, strict=True
-        ):
-            hidden, own = self._through(block(step), hidden, step, prompt, own, rotations[kind], *masks[kind])
+        for layer, (kind, block, own) in enumerate(zip(architecture.kind_of_layer, self._blocks, cache, strict=True)):
+
+            def attend(q, k, v, layer=layer, mask=masks[kind], own=own):
+                new = KeyValues(k[:, :, 0], v[:, :, 0])
+                attended, own = self._cache.attend(layer, q[:, :, 0], new, own, step, mask)
+                return attended[:, :, None], own
+
+            hidden, own = block(step)(hidden, attend, rotations[kind])
             kept.append(own)
         return self._model.final_norm(hidden)[:, :, 0], tuple(kept)
-
-    def _through(
-        self,
-        block: Block,
-        hidden: jax.Array,
-        step: jax.Array,
-        prompt: KeyValues,
-        own: KeyValues,
-        rotation: Rotation | None,
-        own_mask_L: jax.Array,
-        prompt_mask_BxP: jax.Array,
-    ):
-        scale = self._model.architecture.attention_scale
-
-        def attend(q, k, v):
-            zero = jnp.zeros_like(step)
-
-            def insert(stack, new_BxSx1xGxK):
-                return jax.lax.dynamic_update_slice(
-                    stack, jnp.moveaxis(new_BxSx1xGxK, 3, 2), (zero, zero, zero, step, zero)
-                )
-
-            kept = jax.tree.map(insert, own, KeyValues(k, v))
-            return attend_once(q[:, :, 0], kept, own_mask_L, scale, prompt, prompt_mask_BxP)[:, :, None], kept
-
-        return block(hidden, attend, rotation)

@@ -217,7 +217,7 @@ class LanguageModel(nnx.Module):
                 block = nnx.merge(graphdef, own)
                 for _, module in nnx.iter_modules(block):
                     if isinstance(module, LoRALinear):
-                        module.merge_adapter()
+                        module.set_for_decoding(beside=self.layout.has_few_kernels and not self.layout.is_split)
                 return lambda step: block
 
             def put_together(step: jax.Array) -> Block:

@@ -58,9 +58,12 @@ class LoRALinear(nnx.Module):
 
     def _product(self, x: jax.Array) -> jax.Array:
         kernel = self.kernel
-        if self.lora_a is None or self.lora_b is None:
+        if self.lora_b is None:
             return kernel(x) if isinstance(kernel, QuantizedKernel) else jnp.tensordot(x, kernel[...], self.contracted)
-        a, b = self.lora_a[...], self.lora_b[...]
+        b = self.lora_b[...]
+        if self.lora_a is None:
+            return self._product_beside(x, b)
+        a = self.lora_a[...]
         if isinstance(kernel, QuantizedKernel):
             return (kernel(x) + self.scale * _low_rank(x, a, b)).astype(x.dtype)
         kernel = kernel[...]
@@ -68,14 +71,31 @@ class LoRALinear(nnx.Module):
             return _merged(x, kernel, a, b, self.scale)
         return (jnp.tensordot(x, kernel, self.contracted) + self.scale * _low_rank(x, a, b)).astype(x.dtype)
 
-    def merge_adapter(self) -> None:
-        """Adds the adapter to the frozen weights, unless these are the narrower ones: it would be rounded off."""
+    def _product_beside(self, x: jax.Array, b: jax.Array) -> jax.Array:
+        """The same where the kernel is [W A]."""
+        both = jnp.tensordot(x, self.kernel[...], self.contracted)
+        y, low = jnp.split(both, [both.shape[-1] - b.shape[0]], axis=-1)
+        change = jnp.tensordot(low, b, 1, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
+        return (y.reshape(change.shape) + self.scale * change).astype(x.dtype)
+
+    def set_for_decoding(self, *, beside: bool) -> None:
+        """Adds the adapter to the frozen weights or, where these are the narrower ones, rounds A and B to their dtype.
+
+        In narrower weights an adapter would be rounded off. A and B themselves are multiplied in the activations' dtype
+        in any case: here they are so once, and not at every token. Those that stand `beside` W are one matrix with it,
+        [W A], so that x W and x A are one product.
+        """
         if self.lora_a is None or self.lora_b is None or isinstance(self.kernel, QuantizedKernel):
             return
         kernel, a, b = self.kernel[...], self.lora_a[...], self.lora_b[...]
         if _is_as_wide(kernel, a):
             self.kernel = nnx.Param(kernel + self.scale * jnp.tensordot(a, b, 1))
             self.lora_a = self.lora_b = None
+        else:
+            a, b = a.astype(kernel.dtype), b.astype(kernel.dtype)
+            self.lora_a, self.lora_b = None if beside else nnx.LoRAParam(a), nnx.LoRAParam(b)
+            if beside:
+                self.kernel = nnx.Param(jnp.concatenate([kernel.reshape(*a.shape[:-1], -1), a], -1))
 
 
 def _is_as_wide(kernel: jax.Array, a: jax.Array) -> bool:
@@ -116,13 +136,14 @@ _merged.defvjp(_merged_forward, _merged_backward)
 
 @jax.custom_vjp
 def _low_rank(x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    """(x A) B in the adapter's dtype, over the last axes of `x` that `a` has before its rank."""
+    """(x A) B in at least float32, over the last axes of `x` that `a` has before its rank."""
     return _low_rank_forward(x, a, b)[0]
 
 
 def _low_rank_forward(x: jax.Array, a: jax.Array, b: jax.Array):
-    low = jnp.tensordot(x, a.astype(x.dtype), a.ndim - 1, preferred_element_type=a.dtype).astype(x.dtype)
-    return jnp.tensordot(low, b.astype(x.dtype), 1, preferred_element_type=b.dtype), (x, low, a, b)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    low = jnp.tensordot(x, a.astype(x.dtype), a.ndim - 1, preferred_element_type=wide).astype(x.dtype)
+    return jnp.tensordot(low, b.astype(x.dtype), 1, preferred_element_type=wide), (x, low, a, b)
 
 
 def _low_rank_backward(kept, ct: jax.Array):

@@ -1,5 +1,6 @@
 """The device mesh, and what is placed where on it."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -127,8 +128,10 @@ def model_layout(mesh: Mesh, *, fsdp: bool, of_shard: bool = False) -> Layout:
     by position). Weights that are fully sharded are put together layer by layer, when they are needed.
     """
     fsdp = fsdp and mesh.shape["data"] > 1
+    # On accelerators small products wait for memory and, on GPUs, for their own launch.
+    is_accelerator = mesh.devices.flat[0].platform != "cpu"
     if mesh.shape["model"] == 1 and not fsdp:
-        return WHEREVER
+        return dataclasses.replace(WHEREVER, has_few_kernels=is_accelerator)
 
     def spread(x: jax.Array) -> jax.Array:
         prompts = None if of_shard else BATCH_AXES
@@ -141,7 +144,7 @@ def model_layout(mesh: Mesh, *, fsdp: bool, of_shard: bool = False) -> Layout:
         spec = _weight_partition(axes, weight.shape, mesh, _RULES, where_divisible=True)
         return jax.lax.with_sharding_constraint(weight, NamedSharding(mesh, spec))
 
-    return Layout(spread, whole if fsdp else None)
+    return Layout(spread, whole if fsdp else None, is_split=True, has_few_kernels=is_accelerator)
 
 
 def _is_scale(path: tuple[str, ...]) -> bool:

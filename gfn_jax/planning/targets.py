@@ -23,6 +23,15 @@ _PLUGINS = {"tpu": ("libtpu", "plan-tpu"), "gpu": ("jax_cuda13_plugin", "plan-gp
 """The package that compiles for a kind of device, and the extra of this one that installs it."""
 
 
+_WITHOUT_A_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",  # asks nobody which TPU this is
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # nothing is locked that several might compile for
+    "TPU_ACCELERATOR_TYPE": "none",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_STDERR_LOG_LEVEL": "3",
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Target:
     """A machine's devices, which only compilers know.
@@ -103,7 +112,8 @@ def _tpu(base: str, described: Mapping[str, Any], size: str) -> list[Any]:
     size = size or described["smallest"]
     if not re.fullmatch(r"\d+(x\d+){1,2}", size):
         raise UserError(f"--target: of a {base} the slice is asked for as {base}:{described['smallest']}, not {size!r}")
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # nobody here knows of a TPU
+    for name, value in _WITHOUT_A_TPU.items():
+        os.environ.setdefault(name, value)
     chips = [int(each) for each in size.split("x")]
     bounds = {}
     if len(chips) == 2 and min(chips) < 2:  # less than one host has

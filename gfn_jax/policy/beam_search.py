@@ -93,8 +93,7 @@ def beam_search(
 
     def body(search: _Search) -> _Search:
         search, beam, token = expand(search)
-        cache = jax.tree.map(lambda x: jnp.take_along_axis(x, beam.reshape(batch, beams, 1, 1, 1), 1), search.cache)
-        hidden, cache = decoder.advance(token, search.step, cache)
+        hidden, cache = decoder.advance(token, search.step, decoder.reordered(search.cache, beam))
         return dataclasses.replace(search, step=search.step + 1, hidden_BxSxD=hidden, cache=cache)
 
     hidden = decoder.first_hidden_BxSxD
