@@ -31,7 +31,6 @@ def get_config():
     config.model.lora.rank = 16
     config.model.lora.alpha = 32.0
     config.model.lora.targets = ("attn.c_attn", "attn.c_proj")
-    config.mesh.data = 4
     config.sampling.samples_per_prompt = 8
     config.sampling.min_len = 5
     config.sampling.max_len = 25

@@ -1,8 +1,8 @@
 """Next-sentence continuation with gpt2-xl on OpenWebText prompts, as in Hu et al. 2024.
 
 The paper sweeps the end temperature over 0.8 to 0.95: `--config.reward.temperature_end=0.9`.
-`data.path` is what `data/openwebtext/generate_prompts.py` writes: prompts, one a line. On several GPUs:
-`--config.mesh.data=4`, and where the weights do not fit into each, `--config.mesh.fsdp=True`.
+`data.path` is what `data/openwebtext/generate_prompts.py` writes: prompts, one a line. Several GPUs
+share the prompts; where the weights do not fit into each, `--config.mesh.fsdp=True`.
 """
 
 from gfn_jax.config.base import base

@@ -41,7 +41,7 @@ def main() -> None:
     except ValueError as error:
         raise UserError(f"--lengths: {_LENGTHS.value} are no numbers of tokens") from error
     target = find_target(_TARGET.value)
-    configure_jax(config.model.dtype)
+    configure_jax(config.model.dtype, config.model.matmul_precision)
     architecture = named_architecture(config.model.name_or_path)
     console.print(f"{config.model.name_or_path} for {target.description}, compiled from shapes alone ...")
 

@@ -7,6 +7,7 @@ same flags and a workdir that all of them see: by launch/, or each with --coordi
 """
 
 import sys
+from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
@@ -35,9 +36,11 @@ def main() -> None:
 
     from gfn_jax.api import train
     from gfn_jax.runtime import distributed
+    from gfn_jax.runtime.startup import share_compiled
 
     if distributed.initialize(_DISTRIBUTED.value, _COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value):
         command_line.end_alone()
+        share_compiled(Path(_WORKDIR.value))
     with distributed.in_agreement():
         config = command_line.read_config_flag(_CONFIG)
     trained = train(config, _WORKDIR.value, progress=Console())

@@ -8,6 +8,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 .venv/bin/lint-imports --no-logo
 status=0
 .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@" || status=$?
+.venv/bin/python -c "import jax_cuda13_plugin, libtpu" 2>/dev/null ||
+    echo "NOT CHECKED: plans for TPUs and GPUs, for want of their compilers (pip install .[plan-gpu,plan-tpu])"
 if [ -z "$(command -v chromium chromium-browser google-chrome)" ]; then
     echo "NOT CHECKED: report.html in a browser, for want of Chromium (chromium, chromium-browser or google-chrome)"
 fi

@@ -3,7 +3,7 @@
 python -m launch.wanted --config configs/NAME.py [--config.key=value ...]
 
     redis HOST PORT   a Redis server here, without a password, where none answers yet
-    judge DEVICE      a GPU for the NLI model, which JAX must leave some memory of
+    judge DEVICE      a GPU for a judge, which JAX must leave some memory of
 """
 
 import socket
@@ -25,8 +25,9 @@ def main() -> None:
         host, port = address.hostname or "", address.port or 6379
         if address.scheme == "redis" and host in _HERE and not _answers(host, port):
             print(f"redis {host} {port}")
-    if config.reward.nli.device.startswith("cuda"):
-        print(f"judge {config.reward.nli.device}")
+    for judge in (config.reward.nli, config.reward.sentences):
+        if judge.name_or_path and judge.device.startswith("cuda"):
+            print(f"judge {judge.device}")
 
 
 def _answers(host: str, port: int) -> bool:

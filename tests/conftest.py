@@ -14,6 +14,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit all of it, and so
     quickly = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
     devices = "--xla_force_host_platform_device_count=4"
     os.environ["XLA_FLAGS"] = f"{quickly} {os.environ.get('XLA_FLAGS', '')} {devices}"
+    os.environ["JAX_PLATFORMS"] = "cpu"  # also beside a GPU, which workers would share
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 

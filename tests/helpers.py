@@ -54,6 +54,7 @@ def save_nli(directory: Path, labels: list[str]) -> Path:
 def config(**overrides: Any) -> Config:
     """The common configuration with dotted keys (written with __ for the dots) overridden."""
     raw = base()
+    raw.mesh.data = 1
     for dotted, value in overrides.items():
         *sections, key = dotted.split("__")
         section = raw

@@ -48,7 +48,7 @@ def test_sums_are_worked_out_under_their_own_bans(monkeypatch):
     monkeypatch.chdir(ROOT)
     raw = arithmetic.get_config().unlock()
     raw.model.name_or_path, raw.sampling.support_min_p = str(MINIATURE / "gpt2"), 0.0
-    raw.sampling.max_len = 5
+    raw.sampling.max_len, raw.mesh.data = 5, 1
     raw.data.prompt_buckets = (160,)
     with build(parse_config(raw.to_dict())) as experiment:
         example = experiment.task.example(prompt="3 + 4 - 2 =")

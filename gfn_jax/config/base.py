@@ -53,6 +53,7 @@ def base() -> ConfigDict:
     config.model.random_init = False  # take only the architecture from name_or_path, and random weights
     config.model.dtype = "float32"  # of the frozen weights and activations: bfloat16, float32 or float64
     config.model.quantize = ""  # int8 or nf4: keep the layers' frozen kernels in 8 or 4 bits, put together where used
+    config.model.matmul_precision = "highest"  # of float32 on TPUs and GPUs; default rounds to bfloat16 or TF32 first
     config.model.remat = False  # compute activations again in the backward pass, to save memory
     config.model.lora = ConfigDict(
         {
@@ -64,7 +65,8 @@ def base() -> ConfigDict:
     config.model.lora.init_from = ""  # begin from a PEFT adapter: a Hugging Face directory or hub name
 
     config.mesh = ConfigDict()
-    config.mesh.data = 1  # devices, of all processes together, that the prompts are split over; -1: the rest
+    config.mesh.data = -1  # devices, of all processes together, that the prompts are split over; -1: the rest, as far
+    # as batches of prompts divide evenly
     config.mesh.model = 1  # devices, of one process, that the frozen weights are split over; -1: the rest
     config.mesh.fsdp = False  # split the weights over the devices of `data` too, as far as they are of one process
 

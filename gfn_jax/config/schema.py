@@ -57,6 +57,7 @@ class Model(Section):
     random_init: bool
     dtype: Literal["bfloat16", "float32", "float64"]
     quantize: Literal["", "int8", "nf4"]
+    matmul_precision: Literal["highest", "high", "default"]
     remat: bool
     lora: LoRA
 
@@ -251,6 +252,11 @@ class Config(Section):
     def replayed_per_prompt(self) -> int:
         """How many of a prompt's samples in a training step are remembered ones."""
         return round(self.replay.fraction * self.sampling.samples_per_prompt)
+
+    @property
+    def batches(self) -> tuple[int, int]:
+        """How many prompts go over the mesh at once: a training step's, and a validation's."""
+        return self.train.prompts_per_step, self.eval.prompts_per_batch
 
     @property
     def fresh_per_prompt(self) -> int:

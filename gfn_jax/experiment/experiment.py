@@ -42,7 +42,7 @@ _AT_ONCE = 1024  # examples whose prompts are tokenised together
 
 _OF_REWARDS: dict[str, Any] = {
     "task": True,
-    "model": {"dtype", "quantize"},
+    "model": {"dtype", "quantize", "matmul_precision"},
     "reward": {
         "granularity": True,
         "answers": {"template", "min_new_tokens", "max_new_tokens"},
@@ -216,8 +216,8 @@ def build(config: Config, function: Function | None = None) -> Experiment:
     terminator = terminator_id(tokenizer, config.task.terminator)
     banned = np.any(list(banned_items(tokenizer, config.task.terminator, task.bans()).values()), axis=0)
 
-    configure_jax(config.model.dtype)
-    mesh = make_mesh(config.mesh.data, config.mesh.model)
+    configure_jax(config.model.dtype, config.model.matmul_precision)
+    mesh = make_mesh(config.mesh.data, config.mesh.model, batches=config.batches)
     rows = Rows(mesh)
     check_splits("eval.prompts_per_batch", config.eval.prompts_per_batch, batch_size(mesh))
     fsdp = config.mesh.fsdp

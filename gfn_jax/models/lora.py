@@ -73,6 +73,7 @@ class LoRALinear(nnx.Module):
 
     def _product_beside(self, x: jax.Array, b: jax.Array) -> jax.Array:
         """The same where the kernel is [W A]."""
+        assert isinstance(self.kernel, nnx.Param)
         both = jnp.tensordot(x, self.kernel[...], self.contracted)
         y, low = jnp.split(both, [both.shape[-1] - b.shape[0]], axis=-1)
         change = jnp.tensordot(low, b, 1, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))

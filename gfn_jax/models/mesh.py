@@ -22,10 +22,11 @@ _FULLY_SHARDED = _RULES | {"width": "data"}
 _SAID = {"vocabulary": "(padded) vocabulary", "heads": "key-value heads", "inner": "MLP's inner width"}
 
 
-def make_mesh(data: int, model: int, devices: Sequence[Any] | None = None) -> Mesh:
+def make_mesh(data: int, model: int, devices: Sequence[Any] | None = None, batches: Sequence[int] = ()) -> Mesh:
     """A mesh that splits prompts `data` ways and weights `model` ways; -1 takes the devices that the other leaves.
 
-    Over all devices that are here, or over `devices`, which need not be here at all.
+    Over all devices that are here, or over `devices`, which need not be here at all. Where `data` is -1 it is no more
+    than batches of these sizes can be split into evenly, and some devices may be left idle.
 
     Its axes are `process` x `data` x `model`: what is asked for as data is made of the processes and of devices
     in each, so that whatever is split over the axes `data` and `model` stays within a process.
@@ -43,6 +44,8 @@ def make_mesh(data: int, model: int, devices: Sequence[Any] | None = None) -> Me
     if -1 in sizes.values():
         given = max(sizes.values())
         rest = available // given
+        if data == -1:
+            rest = next((ways for ways in range(rest, 0, -processes) if not any(size % ways for size in batches)), rest)
         sizes = {axis: rest if size == -1 else size for axis, size in sizes.items()}
     asked = f"the mesh {data} x {model} (data x model)"
     data, model = sizes["data"], sizes["model"]

@@ -106,7 +106,7 @@ def plan(
     drawn = outline_for(config, architecture, target.devices)
     programs = []
     for named in _programs(drawn, lengths):
-        programs.append(_compile(named, target, config))
+        programs.append(compile_for(named, target, config))
         on_program(programs[-1])
     prompts = config.train.prompts_per_step // batch_size(drawn.mesh)
     resident = _bytes_of_a_device(drawn.frozen) + _bytes_of_a_device(drawn.state)
@@ -122,7 +122,8 @@ def _programs(drawn: Outline, lengths: list[int]) -> Iterator[Named]:
         yield from drawn.answers()
 
 
-def _compile(named: Named, target: Target, config: Config) -> Compiled:
+def compile_for(named: Named, target: Target, config: Config) -> Compiled:
+    """A program compiled for the target, and read; raises `UserError` where its compiler fails."""
     open_loops = config.reward.answers.max_new_tokens if named.name == "answers" else config.sampling.max_len
     traced = named.call.function.trace(*named.call.arguments)
     started = time.perf_counter()

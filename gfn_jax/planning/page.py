@@ -5,6 +5,7 @@ from rich.table import Table
 
 from gfn_jax.config.schema import Config
 from gfn_jax.planning.compiling import Compiled, Plan
+from gfn_jax.planning.targets import Target
 
 _GB = 1e9
 
@@ -23,16 +24,16 @@ def plan_table(plan: Plan) -> Table:
         pad_edge=False,
     )
     table.add_column("program", no_wrap=True)
-    headings = ["tokens", "s", "given", "beside", "TFLOP", "exch.", "GB"]
+    headings = ["tokens", "s", "given", "beside", "TFLOP", *(["exch.", "GB"] if len(plan.target.devices) > 1 else [])]
     headings += ["kernels", "a turn"] if is_gpu else ["Mcycles", "a turn", "padding"]
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for each in plan.programs:
-        table.add_row(each.name, *_cells(each, is_gpu=is_gpu))
+        table.add_row(each.name, *_cells(each, plan.target))
     return table
 
 
-def _cells(each: Compiled, *, is_gpu: bool) -> list[str]:
+def _cells(each: Compiled, target: Target) -> list[str]:
     begin = [str(each.length), f"{each.seconds:.0f}"]
     if each.refused:
         return [*begin, "too large"]
@@ -42,10 +43,10 @@ def _cells(each: Compiled, *, is_gpu: bool) -> list[str]:
         f"{each.arguments / _GB:.2f}",
         f"{each.temporaries / _GB:.2f}",
         f"{each.flops / 1e12:.2f}",
-        f"{count:,}",
-        f"{exchanged / _GB:.2f}",
     ]
-    if is_gpu:
+    if len(target.devices) > 1:
+        cells += [f"{count:,}", f"{exchanged / _GB:.2f}"]
+    if target.kind == "gpu":
         return [*cells, f"{each.kernels:,}", f"{each.kernels_of_a_turn:,}"]
     return [*cells, f"{each.cycles / 1e6:.1f}", f"{each.cycles_of_a_turn / 1e6:.2f}", f"{each.padding / _GB:.2f}"]
 

@@ -89,7 +89,7 @@ class Outline:
         rows = self.context.rows.sharding
         functions = ValidationFunctions(self.config, self.structure, self.rules, rows)
         for call in functions.to_compile(self.structure.abstract_adapter, self.frozen, length):
-            yield Named(f"validation: {call.function.__name__}", length, call)
+            yield Named(f"val. {call.function.__name__}", length, call)
 
     def answers(self) -> Iterator[Named]:
         """The frozen model's answers to questions, where the reward asks for some."""
@@ -160,7 +160,7 @@ def outline(
 
 def outline_for(config: Config, architecture: Architecture, devices: Sequence[Any] | None = None) -> Outline:
     """The same over the mesh that the configuration asks for, of these devices or of all that are here."""
-    mesh = make_mesh(config.mesh.data, config.mesh.model, devices)
+    mesh = make_mesh(config.mesh.data, config.mesh.model, devices, batches=config.batches)
     return outline(config, make_structure(config, architecture, mesh), mesh)
 
 

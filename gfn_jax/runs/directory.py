@@ -21,7 +21,7 @@ from gfn_jax.runtime.json_files import replace_file
 
 _VISIBLE_WITHIN_S = 60.0  # by then a network's file system shows elsewhere what was written
 _BEGAN_FROM = "began_from"
-_FIRST_FILES = ("lock", "run_id", "run_id.new", "data.sha256", "data.sha256.new", "config.json.new")
+_FIRST_FILES = ("lock", "run_id", "run_id.new", "data.sha256", "data.sha256.new", "config.json.new", "compiled")
 """What a run that was killed while it began may leave behind."""
 
 

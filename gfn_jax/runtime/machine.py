@@ -27,6 +27,11 @@ def describe_machine() -> dict[str, str | int]:
     }
 
 
+def describe_devices(used: int) -> str:
+    """How many of all processes' devices are `used`, and of what kind: "8 of 8 NVIDIA H100 80GB HBM3"."""
+    return f"{used} of {jax.device_count()} {jax.devices()[0].device_kind}"
+
+
 def describe_commit() -> str:
     """The checkout's commit, marked where the files differ from it; "unknown" where this is no checkout."""
     command = ["git", "describe", "--always", "--dirty"]

@@ -53,7 +53,7 @@ def train(config: Config, workdir: Path, console: Console, function: Function | 
     all processes of the run; the main one alone writes, but for the checkpoints. A `function` is the
     one that `reward.function.name` names.
     """
-    configure_jax(config.model.dtype)
+    configure_jax(config.model.dtype, config.model.matmul_precision)
     console = console if distributed.is_main() else Console(quiet=True)
     try:
         with contextlib.ExitStack() as stack:

@@ -36,7 +36,7 @@ from gfn_jax.runs.directory import (
 from gfn_jax.runs.tracking import check_login
 from gfn_jax.runtime import distributed
 from gfn_jax.runtime.json_files import replace_file
-from gfn_jax.runtime.machine import describe_machine
+from gfn_jax.runtime.machine import describe_devices, describe_machine
 from gfn_jax.training.replay_rows import make_buffer
 
 
@@ -84,6 +84,7 @@ def prepare(
         distributed.check_same({**experiment.model_content, **began})
     if experiment.remark:
         console.print(experiment.remark, soft_wrap=True)
+    console.print(f"on {describe_devices(experiment.mesh.size)}")
     console.print(f"{len(examples.train)} training and {len(examples.validation)} validation examples; compiling ...")
 
     # The reward's own models, which check the examples too, start meanwhile.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from config_files import read_config
 from helpers import ROOT
 from local_redis import local_redis
 
@@ -209,7 +210,9 @@ def test_in_kubernetes_as_many_pods_are_started_as_join():
     count = int(arguments["processes"])
     assert job["spec"]["parallelism"] == job["spec"]["completions"] == count
     gpus = container["resources"]["limits"]["nvidia.com/gpu"]
-    assert int(arguments["config.mesh.data"]) == count * gpus
+    raw = read_config(LAUNCH.parent / arguments["config"])
+    assert raw.mesh.data == -1  # all of them
+    assert raw.train.prompts_per_step % (count * gpus) == raw.eval.prompts_per_batch % (count * gpus) == 0
     host = arguments["coordinator"].split(":")[0]
     assert host == f"{job['metadata']['name']}-0.{pod['subdomain']}"
     assert pod["subdomain"] == service["metadata"]["name"]

@@ -1,0 +1,183 @@
+"""Plans for machines that are not here: what they count, and that the programs are what accelerators like."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+import yaml
+from config_files import read_config
+from helpers import MINIATURE, ROOT, config, config_file
+
+from gfn_jax.config.reading import parse_config
+from gfn_jax.models.gpt2 import GPT2Config
+from gfn_jax.models.hf_architecture import named_architecture
+from gfn_jax.planning.compiled import Program
+from gfn_jax.planning.compiling import compile_for
+from gfn_jax.planning.flops import product_flops
+from gfn_jax.planning.programs import outline_for
+from gfn_jax.planning.targets import find_target
+from gfn_jax.runtime.errors import UserError
+
+PROMPTS, SAMPLES, LENGTH, DEPTH = 4, 8, 5, 2
+ARCHITECTURE = GPT2Config(vocab_size=251, n_positions=64, n_embd=128, n_layer=DEPTH, n_head=2)
+
+for_gpus = pytest.mark.skipif(
+    importlib.util.find_spec("jax_cuda13_plugin") is None, reason="NOT CHECKED: needs the extra plan-gpu"
+)
+for_tpus = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="NOT CHECKED: needs the extra plan-tpu"
+)
+
+
+def settings(**overrides):
+    return config(
+        **{
+            "data__path": "-",
+            "model__name_or_path": "-",
+            "model__dtype": "bfloat16",
+            "model__lora__rank": 8,
+            "mesh__data": -1,
+            "train__prompts_per_step": PROMPTS,
+            "train__microbatch_prompts": 2,
+            "eval__prompts_per_batch": PROMPTS,
+            "sampling__samples_per_prompt": SAMPLES,
+            "sampling__max_len": LENGTH,
+        }
+        | overrides
+    )
+
+
+def test_flops_are_counted_as_often_as_loops_run():
+    def layers(x, weights):
+        return jax.lax.scan(lambda x, w: (jax.nn.relu(x @ w), None), x, weights)[0]
+
+    def until(x, weights):
+        return jax.lax.while_loop(lambda x: x.sum() < 1, lambda x: layers(x, weights), x)
+
+    shapes = jnp.ones((5, 7)), jnp.ones((11, 7, 7))
+    assert product_flops(jax.make_jaxpr(layers)(*shapes), 1) == 11 * 2 * 5 * 7 * 7
+    assert product_flops(jax.make_jaxpr(until)(*shapes), 3) == 3 * 11 * 2 * 5 * 7 * 7
+
+
+def test_a_tpus_text_is_read_with_its_loops_and_its_padding():
+    """As its compiler writes it: no trip count, tiles of 8 x 128, cycles of each fusion."""
+    program = Program(
+        """
+%body (p: (s32[], bf16[3,5,64])) -> (s32[], bf16[3,5,64]) {
+  %p = (s32[]{:T(128)}, bf16[3,5,64]{2,1,0:T(8,128)(2,1)}) parameter(0)
+  %f = bf16[3,5,64]{2,1,0:T(8,128)(2,1)} fusion(%p), kind=kLoop, calls=%inner, backend_config={"estimated_cycles":"100"}
+}
+
+%inner (q: bf16[3,5,64]) -> bf16[3,5,64] {
+  %q = bf16[3,5,64]{2,1,0:T(8,128)(2,1)} parameter(0)
+  %c = bf16[3,5,64]{2,1,0:T(8,128)(2,1)} copy(%q), backend_config={"estimated_cycles":"999"}
+}
+
+%condition (p.1: (s32[], bf16[3,5,64])) -> pred[] {
+  %n = s32[]{:T(128)} constant(7)
+  %lt = pred[]{:T(512)} compare(%p.1, %n), direction=LT
+}
+
+ENTRY %main (a: bf16[3,5,64]) -> bf16[3,5,64] {
+  %w = (s32[]{:T(128)}, bf16[3,5,64]{2,1,0:T(8,128)(2,1)}) while(%a), condition=%condition, body=%body
+  %g = bf16[3,5,64]{2,1,0:T(8,128)(2,1)} fusion(%w), kind=kLoop, calls=%inner, backend_config={"estimated_cycles":"30"}
+}
+"""
+    )
+    assert (program.work.cycles, program.work.kernels) == (7 * 100 + 30, 8)
+    assert program.work_of_a_turn == (1, 100)
+    assert program.padding == 2 * 3 * (8 * 128 - 5 * 64)
+
+
+def test_a_mesh_takes_as_many_devices_as_divide_its_prompts():
+    """Three of the four here do not divide four prompts; neither do four a validation of six."""
+    found = [
+        outline_for(settings(eval__prompts_per_batch=batch, mesh__model=model), ARCHITECTURE)
+        for batch, model in ((4, 1), (6, 1), (6, 2))
+    ]
+    assert [(each.mesh.shape["data"], each.functions.microbatch) for each in found] == [(4, 1), (2, 2), (2, 2)]
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_the_launchers_configurations_fit_the_devices_that_they_are_for(devices):
+    """No microbatch need be chosen for a number of devices: each takes of its own prompts what divides them."""
+    _, job = yaml.safe_load_all((ROOT / "launch" / "kubernetes.yaml").read_text())
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    [file] = [each.split("=")[1] for each in container["args"] if each.startswith("--config=")]
+    for name in (file, "configs/next_sentence_smollm2.py", "configs/contradiction_gpt2_large.py"):
+        raw = read_config(ROOT / name)
+        raw.mesh.data = devices
+        checked = parse_config(raw.to_dict())
+        functions = outline_for(checked, ARCHITECTURE).functions
+        assert functions.microbatch == min(checked.train.microbatch_prompts, checked.train.prompts_per_step // devices)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("h1000:8", "there is no 'h1000'; there are a100, h100, h200, v5e"),
+        pytest.param("h100:12", "so many hosts full", marks=for_gpus),
+        pytest.param("h100:four", "GPUs are asked for as NAME:COUNT", marks=for_gpus),
+        pytest.param("v5e:four", "as v5e:1x1, not 'four'", marks=for_tpus),
+    ],
+)
+def test_a_target_that_is_none_is_one_line(target, message):
+    with pytest.raises(UserError, match=message):
+        find_target(target)
+
+
+def test_a_file_of_ones_own_must_say_all(tmp_path):
+    (tmp_path / "mine.toml").write_text('kind = "gpu"\nname = "Mine"\n')
+    with pytest.raises(
+        UserError, match=r"does not say bfloat16_flops_per_s, compiler, memory_bytes, memory_bytes_per_s"
+    ):
+        find_target(f"{tmp_path}/mine.toml:2")
+
+
+def compiled_for(target, *names, checked=None):
+    """Some of the programs of a step, compiled for a target."""
+    checked, found = checked or settings(), find_target(target)
+    drawn = outline_for(checked, ARCHITECTURE, found.devices)
+    return drawn, {each.name: compile_for(each, found, checked) for each in drawn.step(16) if each.name in names}
+
+
+@for_gpus
+def test_with_prompts_split_over_gpus_the_adapters_gradient_alone_is_exchanged():
+    drawn, programs = compiled_for("h100:4", "update")
+    assert (drawn.mesh.shape["data"], drawn.functions.microbatch) == (4, 1)
+    adapter = sum(4 * leaf.size for leaf in jax.tree.leaves(drawn.state.adapter))
+    exchanged = sum(size for _, size in programs["update"].collectives.values())
+    assert adapter <= exchanged <= 1.1 * adapter
+
+
+@for_tpus
+def test_decoding_for_a_tpu_pads_little():
+    _, programs = compiled_for("v5e", "sample")
+    sampling = programs["sample"]
+    assert 0 < sampling.cycles_of_a_turn < sampling.cycles
+    cache = 2 * DEPTH * PROMPTS * 2 * (16 + SAMPLES * LENGTH) * 64 * 2  # keys and values, in bytes
+    assert sampling.padding <= 1.5 * cache  # heads of 64 in lanes of 128, and little else
+
+
+@for_gpus
+def test_the_command_prints_a_table_and_whether_it_fits(tmp_path):
+    """And of a GPU's token few kernels."""
+    checked = settings(data__path="none.txt", model__name_or_path=str(MINIATURE / "gpt2"), data__prompt_buckets=(16,))
+    command = [sys.executable, "-m", "gfn_jax.plan", f"--config={config_file(checked, tmp_path)}", "--target=h100"]
+    command += [f"--json={tmp_path / 'plan.json'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "fits: " in done.stdout
+    figures = json.loads((tmp_path / "plan.json").read_text())
+    assert figures["fits"]
+    assert figures["peak"] < 0.1e9
+    programs = {each["name"]: each for each in figures["programs"]}
+    assert set(programs) == {"sample", "likelihood", "update", "val. draw", "val. rescore"}
+    # Of a layer 25: four adapted products of four each, attention in six, and norms; and what a token has once.
+    depth = named_architecture(checked.model.name_or_path).depth
+    assert 0 < programs["sample"]["kernels_of_a_turn"] <= 25 * depth + 20
+    assert programs["sample"]["kernels"] >= LENGTH * programs["sample"]["kernels_of_a_turn"]
