@@ -8,12 +8,15 @@ Goes on where it was; no plan begins after the minutes are over. Needs the extra
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+os.environ["JAX_PLATFORMS"] = "cpu"  # a plugin without its GPU complains
 
 from machine import describe
 

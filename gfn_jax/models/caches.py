@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from gfn_jax.models.attention import KeyValues, attend_joined, attend_once
 from gfn_jax.types import Prompts
 
+_MULTIPLE = 8  # keys, or a GPU's products of bfloat16 are padded one by one
+
 
 class Apart:
     """Every sample's own keys in an array of their own, [B, S, G, L, K], beside the prompt's: the fewest products."""
@@ -49,7 +51,7 @@ class Apart:
 
 
 class Joined:
-    """The prompt's keys and behind them all samples', token by token, in one row [B, G, P + L S, K].
+    """The prompt's keys and behind them all samples', token by token, in one row [B, G, P + L S, K], and some spare.
 
     One product serves all samples, each of which then sees its own alone: S times the FLOPs, in few kernels that fill
     an accelerator's matrix unit.
@@ -58,17 +60,19 @@ class Joined:
     def __init__(self, prompts: Prompts, layers: Sequence[KeyValues], samples: int, length: int, scale: float):
         self._layers, self._samples, self._length, self._scale = layers, samples, length, scale
         self._prompt_length = prompts.tokens_BxP.shape[1]
+        self._spare = -(self._prompt_length + samples * length) % _MULTIPLE
 
     def empty(self) -> tuple[KeyValues, ...]:
-        behind = [(0, 0), (0, 0), (0, self._length * self._samples), (0, 0)]
+        behind = [(0, 0), (0, 0), (0, self._length * self._samples + self._spare), (0, 0)]
         return tuple(jax.tree.map(lambda x: jnp.pad(x, behind), layer) for layer in self._layers)
 
     def reordered(self, own: KeyValues, samples_BxS: jax.Array) -> KeyValues:
         def reorder(joined_BxGxCxK):
-            prompt, tokens = jnp.split(joined_BxGxCxK, [self._prompt_length], 2)
+            ends = [self._prompt_length, self._prompt_length + self._length * self._samples]
+            prompt, tokens, spare = jnp.split(joined_BxGxCxK, ends, 2)
             apart = tokens.reshape(*tokens.shape[:2], self._length, self._samples, -1)
             apart = jnp.take_along_axis(apart, samples_BxS[:, None, None, :, None], 3)
-            return jnp.concatenate([prompt, apart.reshape(tokens.shape)], 2)
+            return jnp.concatenate([prompt, apart.reshape(tokens.shape), spare], 2)
 
         return jax.tree.map(reorder, own)
 
@@ -76,7 +80,7 @@ class Joined:
         is_own_SxS = jnp.eye(self._samples, dtype=bool)
         own_SxC = (own_mask_L[None, :, None] & is_own_SxS[:, None, :]).reshape(self._samples, -1)
         batch = len(prompt_mask_BxP)
-        parts = (prompt_mask_BxP[:, None, :], own_SxC[None])
+        parts = (prompt_mask_BxP[:, None, :], own_SxC[None], jnp.zeros((1, 1, self._spare), bool))
         return jnp.concatenate([jnp.broadcast_to(part, (batch, self._samples, part.shape[-1])) for part in parts], -1)
 
     def attend(

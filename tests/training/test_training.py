@@ -381,7 +381,10 @@ def shared_example(tmp_path):
             lambda _: {"model__lora__targets": ("q_proj",)},
             r"no layer of \S+ is called 'q_proj'; there are attn\.c_attn",
         ),
-        (lambda _: {"mesh__data": 3}, "train.prompts_per_step 4 cannot be split over mesh.data = 3"),
+        (
+            lambda _: {"mesh__data": 3, "eval__prompts_per_batch": 3},
+            "train.prompts_per_step 4 cannot be split over mesh.data = 3",
+        ),
         (
             lambda _: {"mesh__model": 3},
             "mesh.model = 3 does not divide the",
