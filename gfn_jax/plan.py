@@ -42,6 +42,9 @@ def main() -> None:
         raise UserError(f"--lengths: {_LENGTHS.value} are no numbers of tokens") from error
     target = find_target(_TARGET.value)
     configure_jax(config.model.dtype, config.model.matmul_precision)
+    jax.config.update(
+        "jax_enable_compilation_cache", False
+    )  # what is compiled here cannot be read again without a device
     architecture = named_architecture(config.model.name_or_path)
     console.print(f"{config.model.name_or_path} for {target.description}, compiled from shapes alone ...")
 

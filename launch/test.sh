@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs into .venv and runs every check: format, lint, types, imports, tests. Further arguments go to pytest.
+# Installs into .venv and runs every check: format, lint, types, imports, tests. With --quick, of the tests a core and those of
+# what differs from the last commit (launch/touched.py). Further arguments go to pytest.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 .venv/bin/ruff format --check --quiet .
@@ -7,6 +8,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 .venv/bin/basedpyright
 .venv/bin/lint-imports --no-logo
 status=0
+if [ "${1:-}" = --quick ]; then
+    mapfile -t touched < <(.venv/bin/python -m launch.touched)
+    set -- "${touched[@]}" "${@:2}"
+fi
 .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@" || status=$?
 .venv/bin/python -c "import jax_cuda13_plugin, libtpu" 2>/dev/null ||
     echo "NOT CHECKED: plans for TPUs and GPUs, for want of their compilers (pip install .[plan-gpu,plan-tpu])"
