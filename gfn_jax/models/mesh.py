@@ -147,7 +147,8 @@ def model_layout(mesh: Mesh, *, fsdp: bool, of_shard: bool = False) -> Layout:
         spec = _weight_partition(axes, weight.shape, mesh, _RULES, where_divisible=True)
         return jax.lax.with_sharding_constraint(weight, NamedSharding(mesh, spec))
 
-    return Layout(spread, whole if fsdp else None, is_split=True, has_few_kernels=is_accelerator)
+    split = frozenset(_RULES) if mesh.shape["model"] > 1 else frozenset()
+    return Layout(spread, whole if fsdp else None, split, has_few_kernels=is_accelerator)
 
 
 def _is_scale(path: tuple[str, ...]) -> bool:

@@ -154,6 +154,14 @@ def test_with_prompts_split_over_gpus_the_adapters_gradient_alone_is_exchanged()
     assert adapter <= exchanged <= 1.1 * adapter
 
 
+@for_gpus
+def test_with_weights_split_over_gpus_a_layers_partial_sums_meet_once_for_each_of_its_parts():
+    """The adapter's with the kernel's: two in a layer, and of a token what the whole vocabulary needs."""
+    _, programs = compiled_for("h100:2", "sample", checked=settings(mesh__data=1, mesh__model=2))
+    count, _ = programs["sample"].collectives["all-reduce"]
+    assert 2 * DEPTH * LENGTH < count <= (2 * DEPTH + 12) * LENGTH
+
+
 @for_tpus
 def test_decoding_for_a_tpu_pads_little():
     _, programs = compiled_for("v5e", "sample")
