@@ -3,8 +3,10 @@
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -25,6 +27,15 @@ def describe_machine() -> dict[str, str | int]:
         "python": platform.python_version(),
         **{name: version for name, version in versions.items() if version},
     }
+
+
+def rounding_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What of two machines (`describe_machine`) makes other programs of the same functions, in words; or nothing."""
+    return " and ".join(
+        f"{name.replace('_', ' ')} {now[name]} instead of {before[name]}"
+        for name in ("platform", "device_kind", "jaxlib")
+        if name in before and before[name] != now[name]
+    )
 
 
 def describe_devices(used: int) -> str:

@@ -35,8 +35,9 @@ from gfn_jax.runs.directory import (
 )
 from gfn_jax.runs.tracking import check_login
 from gfn_jax.runtime import distributed
-from gfn_jax.runtime.json_files import replace_file
-from gfn_jax.runtime.machine import describe_devices, describe_machine
+from gfn_jax.runtime.errors import UserError
+from gfn_jax.runtime.json_files import read_json, replace_file
+from gfn_jax.runtime.machine import describe_devices, describe_machine, rounding_changes
 from gfn_jax.training.replay_rows import make_buffer
 
 
@@ -107,7 +108,7 @@ def prepare(
         if is_main:
             stack.enter_context(claimed(workdir, config, data_hash, run_id))
             keep_beginning(workdir, config)
-            replace_file(workdir / "machine.json", json.dumps(describe_machine(), indent=2) + "\n")
+            _remember_machine(workdir / "machine.json", console)
             stack.enter_context(contextlib.closing(buffer))
     with distributed.in_agreement():
         check_visible(workdir, run_id)
@@ -116,6 +117,15 @@ def prepare(
         saved = Checkpoints(workdir / "checkpoints", experiment.content, keep=keep, keep_best=keep_best)
     checkpoints = stack.enter_context(saved)
     return Prepared(workdir, examples, experiment, beginning, validation, warm_up, buffer, checkpoints)
+
+
+def _remember_machine(file: Path, console: Console) -> None:
+    """Writes on what the run computes now, and says so where it was something else that rounds in other places."""
+    now = describe_machine()
+    with contextlib.suppress(OSError, UserError):  # the first start, or a file that nobody can read
+        if changes := rounding_changes(read_json(file), now):
+            console.print(f"the run goes on with {changes}: its figures may differ in their last bits", soft_wrap=True)
+    replace_file(file, json.dumps(now, indent=2) + "\n")
 
 
 def _sha256(weights: Weights) -> str:
