@@ -13,7 +13,7 @@ from flax import nnx, struct
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from gfn_jax.models.architecture import Architecture, Linear, Path
+from gfn_jax.models.architecture import Architecture, Path
 from gfn_jax.models.attention import KeyValues, attention, is_visible
 from gfn_jax.models.block import Block
 from gfn_jax.models.layout import WHEREVER, Layout
@@ -214,12 +214,7 @@ class LanguageModel(nnx.Module):
             own = jax.tree.map(lambda weight: weight[layer], state)
             if whole is None and not self.quantize:
                 block = nnx.merge(graphdef, own)
-                for part in self.architecture.parts:
-                    if isinstance(part, Linear):
-                        # With its outputs in parts, and A whole, the two make no one matrix. With its inputs in parts
-                        # both products are sums over devices, and these meet once.
-                        is_one = not self.layout.split_axes.intersection(axis.name for axis in part.outputs)
-                        getattr(block, part.module).set_for_decoding(beside=self.layout.has_few_kernels and is_one)
+                block.set_for_decoding(self.layout)
                 return lambda step: block
 
             def put_together(step: jax.Array) -> Block:

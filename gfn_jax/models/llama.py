@@ -16,8 +16,13 @@ from gfn_jax.models.lora import LoRALinear
 from gfn_jax.models.norms import RMSNorm
 from gfn_jax.models.rotary import Rotation, read_rotary
 
+_QKV = ("self_attn_q_proj", "self_attn_k_proj", "self_attn_v_proj")
+_GATED = ("mlp_gate_proj", "mlp_up_proj")
+
 
 class LlamaBlock(Block):
+    together = _QKV, _GATED
+
     architecture: "LlamaConfig"
     input_layernorm: RMSNorm
     self_attn_q_proj: LoRALinear
@@ -40,7 +45,7 @@ class LlamaBlock(Block):
         """The layer's attention, from the normalised hidden states on."""
         assert rotation is not None
         normed = self.spread(normed)
-        q, k, v = (project(normed) for project in (self.self_attn_q_proj, self.self_attn_k_proj, self.self_attn_v_proj))
+        q, k, v = self.of_same(normed, _QKV)
         if self.architecture.qk_norm:
             q, k = self.self_attn_q_norm(q), self.self_attn_k_norm(k)
         attended, kept = attend(rotation.turn(q), rotation.turn(k), v)
@@ -55,7 +60,7 @@ class LlamaBlock(Block):
         def gated(gate, up):
             return ACTIVATIONS[self.architecture.hidden_act](gate) * up
 
-        return self.mlp_down_proj(gated(self.mlp_gate_proj(normed), self.mlp_up_proj(normed)))
+        return self.mlp_down_proj(gated(*self.of_same(normed, _GATED)))
 
 
 @dataclasses.dataclass(frozen=True)

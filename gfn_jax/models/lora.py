@@ -36,7 +36,7 @@ class LoRALinear(nnx.Module):
         rngs: nnx.Rngs,
     ):
         inputs, outputs = tuple(inputs), tuple(outputs)
-        self.contracted = len(inputs)
+        self.contracted, self.outputs = len(inputs), outputs
         kernel = kernel_std * jax.random.normal(rngs.params(), inputs + outputs, dtype)
         self.kernel = QuantizedKernel(kernel, self.contracted, quantize) if quantize else nnx.Param(kernel)
         self.bias = nnx.Param(jnp.zeros(outputs, dtype)) if has_bias else None
@@ -53,17 +53,16 @@ class LoRALinear(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the layer to the last axes of `x`."""
+        if self.lora_a is None and self.lora_b is not None:
+            return self.of_columns(jnp.tensordot(x, self.columns, self.contracted))
         y = self._product(x)
         return y if self.bias is None else y + trailing(self.bias[...], y.ndim)
 
     def _product(self, x: jax.Array) -> jax.Array:
         kernel = self.kernel
-        if self.lora_b is None:
+        if self.lora_a is None or self.lora_b is None:
             return kernel(x) if isinstance(kernel, QuantizedKernel) else jnp.tensordot(x, kernel[...], self.contracted)
-        b = self.lora_b[...]
-        if self.lora_a is None:
-            return self._product_beside(x, b)
-        a = self.lora_a[...]
+        a, b = self.lora_a[...], self.lora_b[...]
         if isinstance(kernel, QuantizedKernel):
             return (kernel(x) + self.scale * _low_rank(x, a, b)).astype(x.dtype)
         kernel = kernel[...]
@@ -71,13 +70,23 @@ class LoRALinear(nnx.Module):
             return _merged(x, kernel, a, b, self.scale)
         return (jnp.tensordot(x, kernel, self.contracted) + self.scale * _low_rank(x, a, b)).astype(x.dtype)
 
-    def _product_beside(self, x: jax.Array, b: jax.Array) -> jax.Array:
-        """The same where the kernel is [W A]."""
+    @property
+    def columns(self) -> jax.Array:
+        """What a layer that was set for decoding multiplies its inputs by, [*inputs, columns]: W, or [W A]."""
         assert isinstance(self.kernel, nnx.Param)
-        both = jnp.tensordot(x, self.kernel[...], self.contracted)
-        y, low = jnp.split(both, [both.shape[-1] - b.shape[0]], axis=-1)
-        change = jnp.tensordot(low, b, 1, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
-        return (y.reshape(change.shape) + self.scale * change).astype(x.dtype)
+        assert self.lora_a is None
+        return self.kernel[...].reshape(*self.kernel[...].shape[: self.contracted], -1)
+
+    def of_columns(self, product: jax.Array) -> jax.Array:
+        """What the layer makes of a product [.., columns] with its `columns`."""
+        y = product
+        if self.lora_b is not None:
+            b = self.lora_b[...]
+            y, low = jnp.split(product, [product.shape[-1] - b.shape[0]], axis=-1)
+            change = jnp.tensordot(low, b, 1, preferred_element_type=jnp.promote_types(low.dtype, jnp.float32))
+            y = (y.reshape(change.shape) + self.scale * change).astype(product.dtype)
+        y = y.reshape(*product.shape[:-1], *self.outputs)
+        return y if self.bias is None else y + trailing(self.bias[...], y.ndim)
 
     def set_for_decoding(self, *, beside: bool) -> None:
         """Adds the adapter to the frozen weights or, where these are the narrower ones, rounds A and B to their dtype.
