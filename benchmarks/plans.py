@@ -25,7 +25,7 @@ MODELS = {  # name -> configuration and overrides
     "gpt2-xl": ["--config=configs/next_sentence_gpt2_xl.py"],
     "Qwen3-8B": ["--config=configs/next_sentence_qwen3_8b.py"],
 }
-TARGETS = ("h100", "v5e", "h100:8", "v5e:2x4", "v6e", "v5p:2x2x1", "v5e:4x4")
+TARGETS = ("h100", "v5e", "v6e", "h100:8", "v5e:2x4", "v5p:2x2x1", "v5e:4x4")
 LENGTH = 64  # tokens of a prompt
 
 
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--table", type=Path)
     parser.add_argument("--minutes", type=float, default=1e9)
-    parser.add_argument("--only", default="", help="plans whose model and target hold this")
+    parser.add_argument("--only", default="", help="plans whose model and target end in this")
     args = parser.parse_args()
     if args.table:
         print(table(json.loads(args.table.read_text())["plans"]))
@@ -107,7 +107,7 @@ def main() -> None:
     for target in TARGETS:
         for model in MODELS:
             there = any((row["model"], row["asked"]) == (model, target) for row in rows)
-            if there or args.only not in f"{model} {target}" or time.monotonic() > end:
+            if there or not f"{model} {target}".endswith(args.only) or time.monotonic() > end:
                 continue
             rows.append(make(model, target) | {"commit": describe()["commit"]})
             args.out.write_text(json.dumps({"prompt_tokens": LENGTH, "plans": rows, **describe()}, indent=1) + "\n")

@@ -28,6 +28,6 @@ def get_config():
     config.replay.fraction = 0.25
     config.train.steps = 1_000
     config.train.prompts_per_step = 32
-    config.train.microbatch_prompts = 4
+    config.train.microbatch_prompts = 16
     config.train.learning_rate = 1e-4
     return config.lock()
