@@ -106,7 +106,7 @@ def plan(
     drawn = outline_for(config, architecture, target.devices)
     programs = []
     for named in _programs(drawn, lengths):
-        programs.append(compile_for(named, target, config))
+        programs.append(compile_for(named, target))
         on_program(programs[-1])
     prompts = config.train.prompts_per_step // batch_size(drawn.mesh)
     resident = _bytes_of_a_device(drawn.frozen) + _bytes_of_a_device(drawn.state)
@@ -122,9 +122,8 @@ def _programs(drawn: Outline, lengths: list[int]) -> Iterator[Named]:
         yield from drawn.answers()
 
 
-def compile_for(named: Named, target: Target, config: Config) -> Compiled:
+def compile_for(named: Named, target: Target) -> Compiled:
     """A program compiled for the target, and read; raises `UserError` where its compiler fails."""
-    open_loops = config.reward.answers.max_new_tokens if named.name == "answers" else config.sampling.max_len
     traced = named.call.function.trace(*named.call.arguments)
     started = time.perf_counter()
     try:
@@ -137,9 +136,8 @@ def compile_for(named: Named, target: Target, config: Config) -> Compiled:
         said = " ".join(str(error).split())[:300]
         return Compiled(named.name, named.length, time.perf_counter() - started, refused=said)
     seconds = time.perf_counter() - started
-    memory, program = compiled.memory_analysis(), Program(compiled.as_text(), open_loops)
+    memory, program = compiled.memory_analysis(), Program(compiled.as_text(), named.turns)
     whole, turn = program.work, program.work_of_a_turn
-    devices = 1 if named.name == "answers" else len(target.devices)
     is_gpu = target.kind == "gpu"
     return Compiled(
         named.name,
@@ -147,7 +145,7 @@ def compile_for(named: Named, target: Target, config: Config) -> Compiled:
         seconds,
         memory.argument_size_in_bytes,
         memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
-        product_flops(traced.jaxpr, open_loops) / devices,
+        product_flops(traced.jaxpr, named.turns) / named.devices,
         _collectives(program),
         kernels=round(whole.kernels) if is_gpu else 0,
         kernels_of_a_turn=round(turn.kernels) if is_gpu else 0,

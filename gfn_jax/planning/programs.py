@@ -34,11 +34,18 @@ CHARACTERS_PER_TOKEN = 4
 
 
 class Named(NamedTuple):
-    """A call, and what it is to a user; `length` is what its prompts are padded to."""
+    """A call, and what it is to a user.
+
+    length   that its prompts are padded to
+    devices  that share its work
+    turns    of a loop whose end depends on its data, at most
+    """
 
     name: str
     length: int
     call: Call
+    devices: int
+    turns: int
 
 
 class _NoTokenizer:
@@ -81,15 +88,18 @@ class Outline:
         """Sampling, likelihood and update of a step whose prompts are padded to this length."""
         calls = self.calls
         types = {"log_likelihood": jnp.promote_types(self.structure.dtype, jnp.float32)}
-        yield Named("sample", length, calls.sample(length))
-        yield from (Named("likelihood", length, call) for call in calls.rewards(length))
-        yield Named("update", length, calls.update(length, types))
+        yield self._named("sample", length, calls.sample(length))
+        yield from (self._named("likelihood", length, call) for call in calls.rewards(length))
+        yield self._named("update", length, calls.update(length, types))
 
     def validation(self, length: int) -> Iterator[Named]:
         rows = self.context.rows.sharding
         functions = ValidationFunctions(self.config, self.structure, self.rules, rows)
         for call in functions.to_compile(self.structure.abstract_adapter, self.frozen, length):
-            yield Named(f"val. {call.function.__name__}", length, call)
+            yield self._named(f"val. {call.function.__name__}", length, call)
+
+    def _named(self, name: str, length: int, call: Call) -> Named:
+        return Named(name, length, call, self.mesh.size, self.config.sampling.max_len)
 
     def answers(self) -> Iterator[Named]:
         """The frozen model's answers to questions, where the reward asks for some."""
@@ -107,7 +117,8 @@ class Outline:
             room=bare + self.config.sampling.max_len + 1,
         )
         for call in answerer.to_compile(self._own_frozen()):
-            yield Named("answers", call.arguments[1].tokens_BxP.shape[1], call)
+            length = call.arguments[1].tokens_BxP.shape[1]
+            yield Named("answers", length, call, self.context.rows.local_mesh.size, config.max_new_tokens)
 
     def _own_frozen(self) -> Any:
         local = self.context.rows.local_mesh

@@ -142,7 +142,7 @@ def compiled_for(target, *names, checked=None):
     """Some of the programs of a step, compiled for a target."""
     checked, found = checked or settings(), find_target(target)
     drawn = outline_for(checked, ARCHITECTURE, found.devices)
-    return drawn, {each.name: compile_for(each, found, checked) for each in drawn.step(16) if each.name in names}
+    return drawn, {each.name: compile_for(each, found) for each in drawn.step(16) if each.name in names}
 
 
 @for_gpus
