@@ -52,7 +52,7 @@ def settings(architecture: Architecture, data: int, model: int, *, fsdp: bool) -
     raw.mesh.data, raw.mesh.model, raw.mesh.fsdp = data, model, fsdp
     raw.replay.fraction = 0.0  # all samples are fresh: no step costs more
     raw.train.prompts_per_step *= data
-    raw.train.microbatch_prompts *= data
+    raw.train.microbatch_prompts = 4
     return parse_config(raw.to_dict())
 
 

@@ -29,6 +29,6 @@ def get_config():
     config.replay.fraction = 0.25
     config.train.steps = 1_000
     config.train.prompts_per_step = 32
-    config.train.microbatch_prompts = 16
+    config.train.microbatch_prompts = 32  # on TPUs 16 are a little quicker
     config.train.learning_rate = 1e-4
     return config.lock()
