@@ -30,6 +30,8 @@ def short_config(**overrides):
     settings = {
         "train__steps": 4,
         "train__pipeline_depth": 1,
+        "train__learning_rate": 0.03,  # or the policy after two steps would draw what the one before has drawn
+        "train__warmup_steps": 0,
         "train__eval_every": 4,
         "train__checkpoint_every": 2,
         "eval__samples_per_prompt": 3,
