@@ -26,7 +26,7 @@ _PLUGINS = {"tpu": ("libtpu", "plan-tpu"), "gpu": ("jax_cuda13_plugin", "plan-gp
 _WITHOUT_A_TPU = {
     "TPU_SKIP_MDS_QUERY": "1",  # asks nobody which TPU this is
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # nothing is locked that several might compile for
-    "TPU_ACCELERATOR_TYPE": "none",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",  # any that libtpu knows: which is compiled for is asked for beside
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_STDERR_LOG_LEVEL": "3",
 }
@@ -81,7 +81,7 @@ def find_target(name: str) -> Target:
     kind = described["kind"]
     package, extra = _PLUGINS[kind]
     if importlib.util.find_spec(package) is None:
-        raise UserError(f"compiling for {base} needs the package {package}: pip install 'gfn-jax[{extra}]'")
+        raise UserError(f"compiling for {base} needs the package {package}: pip install '.[{extra}]' in the checkout")
     devices = _tpu(base, described, size) if kind == "tpu" else _gpus(described, size)
     return Target(
         name,
