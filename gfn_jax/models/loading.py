@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from gfn_jax.config.schema import Model
 from gfn_jax.models import hf_architecture, hf_files, peft_adapters
-from gfn_jax.models.architecture import ALL_LINEAR
+from gfn_jax.models.architecture import ALL_LINEAR, Architecture
 from gfn_jax.models.hf_weights import Index, Read, load_weights
 from gfn_jax.models.layout import Layout
 from gfn_jax.models.mesh import replicated
@@ -62,21 +62,25 @@ def find_model(config: Model, layout: Layout) -> Found:
                 f"model.lora.targets: no layer of {config.name_or_path} is called {target!r}; there are "
                 f"{', '.join(architecture.layer_names)}, and {ALL_LINEAR} for all of them"
             )
-    lora = LoRAConfig(config.lora.rank, config.lora.alpha, config.lora.targets)
-    structure = ModelStructure(
-        architecture,
-        lora,
-        dtype=jnp.dtype(config.dtype),
-        quantize=config.quantize,
-        remat=config.remat,
-        layout=layout,
-    )
+    structure = make_structure(config, architecture, layout)
     adapter, remark = None, ""
     if config.lora.init_from:
         files = hf_files.find_directory(config.lora.init_from, "model.lora.init_from", peft_adapters.FILES)
         adapter = peft_adapters.load(files, structure)
         remark = peft_adapters.remark_on_base(files, config.name_or_path)
     return Found(structure, directory, adapter, remark)
+
+
+def make_structure(config: Model, architecture: Architecture, layout: Layout) -> ModelStructure:
+    """The structure of a policy and its frozen model, of whatever architecture the configuration's model turned out."""
+    return ModelStructure(
+        architecture,
+        LoRAConfig(config.lora.rank, config.lora.alpha, config.lora.targets),
+        dtype=jnp.dtype(config.dtype),
+        quantize=config.quantize,
+        remat=config.remat,
+        layout=layout,
+    )
 
 
 def load_model(found: Found, mesh: Mesh, shardings: Any, seed: int) -> Loaded:

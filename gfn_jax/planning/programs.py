@@ -19,6 +19,7 @@ from gfn_jax.evaluation.validation import ValidationFunctions
 from gfn_jax.experiment.step_calls import StepCalls
 from gfn_jax.experiment.train_step import StepFunctions
 from gfn_jax.models.architecture import Architecture
+from gfn_jax.models.loading import make_structure
 from gfn_jax.models.mesh import batch_size, check_splits, make_mesh, model_layout, replicated, weight_shardings
 from gfn_jax.models.parts import ModelStructure
 from gfn_jax.policy.masks import Rules, make_rules
@@ -27,7 +28,6 @@ from gfn_jax.rewards.likelihood import LikelihoodReward
 from gfn_jax.rewards.protocol import Call, RewardContext
 from gfn_jax.runtime.rows import Rows
 from gfn_jax.runtime.stopwatch import Stopwatch
-from gfn_jax.types import LoRAConfig
 
 CHARACTERS_PER_TOKEN = 4
 """Assumed of the answer template, as there is no tokenizer."""
@@ -109,7 +109,7 @@ class Outline:
         answerer = Answerer(
             config,
             self.context.own_structure,
-            _NoTokenizer(),  # pyright: ignore[reportArgumentType]
+            self.context.tokenizer,
             self.config.data.prompt_buckets,
             self.context.rows.local(),
             beginning=[0] * beginning,
@@ -127,19 +127,6 @@ class Outline:
             return leaf.update(sharding=jax.sharding.NamedSharding(local, leaf.sharding.spec))
 
         return jax.tree.map(own, self.frozen)
-
-
-def make_structure(config: Config, architecture: Architecture, mesh: Mesh) -> ModelStructure:
-    """The structure of a configuration's policy and frozen model over a mesh."""
-    lora = LoRAConfig(config.model.lora.rank, config.model.lora.alpha, config.model.lora.targets)
-    return ModelStructure(
-        architecture,
-        lora,
-        dtype=jnp.dtype(config.model.dtype),
-        quantize=config.model.quantize,
-        remat=config.model.remat,
-        layout=model_layout(mesh, fsdp=config.mesh.fsdp),
-    )
 
 
 def outline(
@@ -172,7 +159,8 @@ def outline(
 def outline_for(config: Config, architecture: Architecture, devices: Sequence[Any] | None = None) -> Outline:
     """The same over the mesh that the configuration asks for, of these devices or of all that are here."""
     mesh = make_mesh(config.mesh.data, config.mesh.model, devices, batches=config.batches)
-    return outline(config, make_structure(config, architecture, mesh), mesh)
+    layout = model_layout(mesh, fsdp=config.mesh.fsdp)
+    return outline(config, make_structure(config.model, architecture, layout), mesh)
 
 
 def _placed(tree: Any, shardings: Any) -> Any:
