@@ -2,17 +2,22 @@
 
     python data/fetch.py smollm2
     python data/fetch.py minilm
-    python benchmarks/real_language.py --workdir runs/real --out docs/results/real_language.json \
+    python benchmarks/real_language.py --workdir runs/real --out docs/results/real_language \
         --prompts FILE [--facts FILE] [--minutes 60] [--only PART]
 
 FILEs are prompts, one on each line, and fact edits as `data/zsre/convert.py` writes them. The questions ask
 `data/nli/judge` and, as the second judge, `data/nli/judge_second`, which `data/nli/train_judge.py` makes of two halves
-(--half first, --half second --seed 1). A run that has its comparison is not made again, whatever the code has become
-since: each says of which commit it is. No run begins after the minutes are over.
+(--half first, --half second --seed 1).
+
+--out is a directory with a file for each run, and all of them together in `summary.json` and `frontier.png`. A run
+that has its file there is not made again, whatever the code has become since: each says of which commit it is. So the
+runs may be made on several machines, one after the other. No run begins after the minutes are over. Ways to decode the
+frozen model are compared once for each seed, with the first end temperature, as no policy changes them.
 """
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import time
@@ -23,13 +28,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from run_files import json_lines
 
-from gfn_jax.runtime.json_files import plain
+from gfn_jax.evaluation import frontier
+from gfn_jax.reporting.frontier_plot import save_frontier
+from gfn_jax.runtime.json_files import finite, plain
 
 TEMPERATURES, SEEDS = (0.8, 0.85, 0.9), (0, 1)
 METHODS = ["GFlowNet", "sampling"]
 METHODS += [f"temperature {each:g}" for each in (0.5, 0.7, 0.8, 0.85)]
 METHODS += [f"nucleus {each:g}" for each in (0.5, 0.8, 0.95)]
 METHODS += ["greedy", "beam 8", "diverse beam 8"]
+DIVERSITIES, LIKELIHOODS = ("diversity", "embedding_distance"), ("log_likelihood", "log_likelihood_best")
+"""What policies and baselines are compared by: each likelihood at each equal diversity."""
 ENCODER, SECOND_JUDGE = "data/nli/encoder", "data/nli/judge_second"
 QUESTIONS = {  # kind of reward -> its weights
     "contradiction": {},
@@ -52,7 +61,8 @@ def continuations(prompts: str) -> Iterator[Run]:
         for temperature in TEMPERATURES:
             settings = {"data.path": prompts, "data.val_prompts": 128, "seed": seed}
             training = _training("next_sentence_smollm2", settings | {"reward.temperature_end": temperature})
-            comparing = ["--candidates=0", f"--methods={','.join(METHODS)}", f"--embedding_model={ENCODER}"]
+            methods = METHODS if temperature == TEMPERATURES[0] else METHODS[:1]
+            comparing = ["--candidates=0", f"--methods={','.join(methods)}", f"--embedding_model={ENCODER}"]
             about = {"task": "next_sentence", "temperature_end": temperature, "seed": seed}
             yield Run(f"continuations-t{temperature:g}-seed{seed}", about, training, comparing)
 
@@ -98,34 +108,61 @@ def row(run: Run, place: Path) -> dict[str, Any]:
         "after": after,
         "prompts": evaluation["prompts"],
         "samples_per_prompt": evaluation["samples_per_prompt"],
-        "methods": {
-            method["name"]: {
-                "seconds": method["seconds"],
-                **{name: _without_prompts(figure) for name, figure in method["figures"].items()},
-            }
+        "methods": [
+            {name: method[name] for name in ("name", "family", "setting", "seconds")}
+            | {"figures": _shortened(method["figures"])}
             for method in evaluation["methods"]
-        },
+        ],
     }
 
 
-def _without_prompts(figure: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in figure.items() if name != "per_prompt"}
+def _shortened(figures: dict[str, Any]) -> dict[str, Any]:
+    """Figures with their prompts' own values where these are wanted again, rounded."""
+
+    def shortened(name: str, figure: dict[str, Any]) -> dict[str, Any]:
+        means = {part: value for part, value in figure.items() if part != "per_prompt"}
+        if name not in (*DIVERSITIES, *LIKELIHOODS):
+            return means
+        return means | {"per_prompt": [round(value, 4) for value in figure["per_prompt"]]}
+
+    return {name: shortened(name, figure) for name, figure in figures.items()}
 
 
-def at_equal_diversity(runs: dict[str, Run], workdir: Path) -> list[dict[str, Any]]:
+def at_equal_diversity(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The policies' log-likelihood beside that of baselines that are as diverse, of each run and of all seeds."""
-    from gfn_jax.evaluation import frontier  # here, because it imports jax, which no run is to wait for
-
-    found = [
-        frontier.Run(
-            run.about["temperature_end"],
-            run.about["seed"],
-            json.loads((workdir / name / "evaluation.json").read_text())["methods"],
+    runs = _with_baselines(rows)
+    return [
+        {"diversity_by": diversity, "log_likelihood_by": likelihood, **plain(each)}
+        for diversity in DIVERSITIES
+        for likelihood in LIKELIHOODS
+        for each in frontier.rows(
+            [run._replace(methods=frontier.by_figures(diversity, likelihood, run.methods)) for run in runs]
         )
-        for name, run in runs.items()
-        if run.about["task"] == "next_sentence"
     ]
-    return [plain(each) for each in frontier.rows(found)]
+
+
+def _with_baselines(rows: list[dict[str, Any]]) -> list[frontier.Run]:
+    """The continuations, each with its own policy and the baselines of its seed, where these are there."""
+    continuations = [row for row in rows if row["task"] == "next_sentence"]
+    baselines = {row["seed"]: row["methods"][1:] for row in continuations if row["methods"][1:]}
+    return [
+        frontier.Run(row["temperature_end"], row["seed"], [row["methods"][0], *baselines[row["seed"]]])
+        for row in continuations
+        if row["seed"] in baselines
+    ]
+
+
+def summarise(rows: list[dict[str, Any]], place: Path) -> None:
+    """Leaves what all runs say together in a directory."""
+    write(place / "summary.json", {"at_equal_diversity": at_equal_diversity(rows)})
+    if runs := _with_baselines(rows):
+        save_frontier(frontier.pooled(runs), place / "frontier.png")
+
+
+def write(file: Path, result: dict[str, Any]) -> None:
+    """As JSON, the values of all prompts on one line."""
+    text = json.dumps(finite(result), indent=1)
+    file.write_text(re.sub(r"\[[-\d.,\s]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text) + "\n")
 
 
 def main() -> None:
@@ -138,17 +175,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
 
+    args.out.mkdir(parents=True, exist_ok=True)
     runs = [*(continuations(args.prompts) if args.prompts else ()), *(questions(args.facts) if args.facts else ())]
-    chosen = {run.name: run for run in runs if args.only in run.name}
     end = time.monotonic() + 60 * args.minutes
-    for name, run in chosen.items():
-        if time.monotonic() < end and not (args.workdir / name / "evaluation.json").exists():
-            do(run, args.workdir / name)
-        done = {name: run for name, run in chosen.items() if (args.workdir / name / "evaluation.json").exists()}
-        rows = [row(run, args.workdir / name) for name, run in done.items()]
-        result = {"wanted": len(chosen), "runs": rows, "at_equal_diversity": at_equal_diversity(done, args.workdir)}
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{len(rows)} of {len(chosen)} runs are in {args.out}")
+    for run in runs:
+        file = args.out / f"{run.name}.json"
+        if args.only in run.name and not file.exists() and time.monotonic() < end:
+            do(run, args.workdir / run.name)
+            write(file, row(run, args.workdir / run.name))
+    rows = [json.loads(file.read_text()) for file in sorted(args.out.glob("*-seed*.json"))]
+    summarise(rows, args.out)
+    print(f"{len(rows)} runs are in {args.out}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Likelihood against diversity over several runs: each policy beside baselines that are just as diverse."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +53,12 @@ def pooled(runs: Sequence[Run]) -> list[Method]:
             else:
                 found.setdefault(method["name"], []).append((run.seed, method))
     return [{**same[0][1], "name": name, "figures": _average(same)} for name, same in found.items()]
+
+
+def by_figures(diversity: str, log_likelihood: str, methods: Iterable[Method]) -> list[Method]:
+    """The methods with these figures, such as `embedding_distance`, in place of their diversity and log-likelihood."""
+    chosen = dict(zip(PerPrompt._fields, (diversity, log_likelihood), strict=True))
+    return [{**each, "figures": {role: each["figures"][figure] for role, figure in chosen.items()}} for each in methods]
 
 
 def rows(runs: Sequence[Run]) -> Iterator[Row]:

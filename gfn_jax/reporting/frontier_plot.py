@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,8 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from gfn_jax.evaluation.intervals import Estimate
-from gfn_jax.reporting.palette import Palette
+from gfn_jax.reporting.palette import PRINTED, Palette
+from gfn_jax.reporting.svg import new_axes
 
 SIZE = (4.9, 4.2)
 """Inches of the figure."""
@@ -48,6 +50,13 @@ def points(methods: Sequence[Mapping[str, Any]]) -> list[Point]:
         if len(both) == 2 and np.isfinite(np.array(both, float)).all():
             found.append(Point(method["name"], method.get("family", method["name"]), method.get("setting"), *both))
     return found
+
+
+def save_frontier(methods: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Leaves the plot of the methods of an `evaluation.json` as a picture."""
+    figure, axes = new_axes(SIZE, PRINTED)
+    draw_frontier(axes, points(methods), PRINTED)
+    figure.savefig(file, dpi=160, facecolor=PRINTED["paper"])
 
 
 def draw_frontier(axes: Axes, points: Sequence[Point], palette: Palette) -> None:

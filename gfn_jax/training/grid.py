@@ -44,6 +44,8 @@ def sweep(
     `UserError` where a temperature or a seed is none, or a run that is there is of another configuration, or was
     compared on other prompts or without its policy; `TrainingError` where a command stops or fails.
     """
+    from gfn_jax.reporting.frontier_plot import save_frontier  # draws, by what is slow to import
+
     chosen = _read_all("--temperatures", temperatures, float), _read_all("--seeds", seeds, int)
     places = {workdir / f"t{each:g}-seed{seed}": (each, seed) for seed in chosen[1] for each in chosen[0]}
     for number, (place, (temperature, seed)) in enumerate(places.items(), start=1):
@@ -79,7 +81,7 @@ def sweep(
         workdir / "frontier.json",
         json.dumps(finite({**about, "rows": [plain(row) for row in found]}), indent=1) + "\n",
     )
-    _draw(pooled(runs), workdir / "frontier.png")
+    save_frontier(pooled(runs), workdir / "frontier.png")
     console.print(f"figures and plot are in {workdir / 'frontier.json'} and {workdir / 'frontier.png'}", soft_wrap=True)
 
 
@@ -161,13 +163,3 @@ def _table(found: Sequence[Row], prompts: int, samples: int) -> Table:
 
 def _pair(beside: AtEqualDiversity | None) -> tuple[str, str]:
     return (beside.baseline.in_short, beside.difference.in_short) if beside else ("outside", "")
-
-
-def _draw(methods: Sequence[dict[str, Any]], file: Path) -> None:
-    from gfn_jax.reporting.frontier_plot import SIZE, draw_frontier, points
-    from gfn_jax.reporting.palette import PRINTED
-    from gfn_jax.reporting.svg import new_axes
-
-    figure, axes = new_axes(SIZE, PRINTED)
-    draw_frontier(axes, points(methods), PRINTED)
-    figure.savefig(file, dpi=160, facecolor=PRINTED["paper"])
