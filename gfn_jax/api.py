@@ -1,19 +1,23 @@
 """What the package does, as calls: train a policy, open a run, and sample, score, compare and export.
 
-The commands are thin callers of this. Nothing is printed unless it is asked for.
+The commands are thin callers of this. Nothing is printed unless it is asked for. What only some of the calls need,
+and is slow to import, is imported by them.
 """
 
 import abc
 import contextlib
 import dataclasses
+import functools
+import itertools
 import math
 import runpy
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -21,17 +25,15 @@ from rich.progress import track
 
 from gfn_jax.config.reading import parse_config
 from gfn_jax.config.schema import Config
-from gfn_jax.evaluation.comparison import compare
+from gfn_jax.evaluation.comparison import Compared, compare
 from gfn_jax.evaluation.judged_texts import RUNS_OWN, Judges, judged_figures
 from gfn_jax.evaluation.methods import Method, Resampling, all_methods, choose
 from gfn_jax.evaluation.results import Evaluation
 from gfn_jax.evaluation.samples import Sample, Samples
 from gfn_jax.experiment.examples import Examples
 from gfn_jax.policy.sampler import Behaviour
-from gfn_jax.reporting.page import write_report
 from gfn_jax.rewards.user_function import Function, name_of
 from gfn_jax.runs.directory import check_data
-from gfn_jax.runs.hf_export import export_adapter, export_merged
 from gfn_jax.runs.opened import BEST, TrainedRun, check_choice, read_finished_config
 from gfn_jax.runs.opened import open_adapter as opened_adapter
 from gfn_jax.runs.opened import open_run as opened
@@ -39,8 +41,9 @@ from gfn_jax.runtime.errors import UserError
 from gfn_jax.runtime.logs import leave_out_orbax
 from gfn_jax.runtime.machine import describe_machine
 from gfn_jax.tasks import Task, make_task
-from gfn_jax.training.loop import Trained
-from gfn_jax.training.loop import train as train_in
+
+if TYPE_CHECKING:
+    from gfn_jax.training.loop import Trained
 
 Progress = bool | Console
 """Whether progress is printed, and where: nowhere, on the standard output, or on a console of one's own."""
@@ -77,7 +80,7 @@ def load_config(source: str | Path | ConfigDict, /, **overrides: Any) -> Config:
 
 def train(
     config: Config, workdir: str | Path, *, reward: Function | None = None, progress: Progress = False
-) -> Trained:
+) -> "Trained":
     """Trains in a new directory, or goes on where the last checkpoint of `workdir` ended.
 
     reward    a function of lists of prompts and texts, which gives a term of log R for each text, in nats, or several
@@ -92,6 +95,8 @@ def train(
     leave_out_orbax()
     if reward is not None:
         config = _with_function(config, reward)
+    from gfn_jax.training.loop import train as train_in
+
     return train_in(config, Path(workdir), _console(progress), reward)
 
 
@@ -206,12 +211,8 @@ class Policy(abc.ABC):
         places = places or [f"prompts[{number}]" for number in range(len(prompts))]
         examples = [self._example(prompt, place) for prompt, place in zip(prompts, places, strict=True)]
         experiment = self._trained.experiment
-        for place, example in zip(places, examples, strict=True):
-            try:
-                experiment.check_examples([example], in_buckets=False)
-            except UserError as error:
-                raise UserError(f"{place}: {error}" if place else str(error)) from error
-        return self._samples.drawn(examples, chosen, seed)
+        _check_each(examples, places, functools.partial(experiment.check_prompts, in_buckets=False))
+        return self._drawn(examples, places, chosen, seed)
 
     def score(self, prompt: Any, texts: Sequence[str]) -> list[Sample]:
         """log π, log R and its terms of continuations of a prompt, in their order; see `sample` for the prompt.
@@ -256,9 +257,7 @@ class Policy(abc.ABC):
         with judged_figures(judges, config) as text_figures:
             run = self._trained
             measured = compare(run.experiment, run.snapshot.state.adapter, held_out, chosen, n, text_figures)
-            is_quiet = not console.is_terminal or console.quiet
-            shown = track(measured, "measuring", len(chosen), console=console, disable=is_quiet, transient=True)
-            results = list(shown)
+            results = list(_shown(measured, len(chosen), console))
         evaluation = Evaluation(
             step=run.snapshot.step,
             checkpoint=run.reason,
@@ -304,6 +303,19 @@ class Policy(abc.ABC):
             self._sampler = Samples(self._trained.experiment, self._trained.snapshot.state.adapter)
         return self._sampler
 
+    def _drawn(
+        self, examples: Sequence[Any], places: Sequence[str], method: Method, seed: int
+    ) -> Iterator[tuple[Any, list[Sample]]]:
+        """Draws the first ones while the reward's own models, which check the examples too, start."""
+        drawn = self._samples.drawn(examples, method, seed)
+        with ThreadPoolExecutor(1) as beside:
+            checking = beside.submit(_check_each, examples, places, self._trained.experiment.check_rewards)
+            try:
+                first = list(itertools.islice(drawn, 1))
+            finally:
+                checking.result()
+        yield from itertools.chain(first, drawn)
+
     def _example(self, prompt: Any, place: str) -> Any:
         if isinstance(prompt, str):
             if self.task.fields != ("prompt",):
@@ -344,6 +356,8 @@ class Run(Policy):
 
         Raises `UserError` where `out` is there already.
         """
+        from gfn_jax.runs.hf_export import export_adapter, export_merged
+
         place, console = Path(out), _console(progress)
         if merged:
             export_merged(self.workdir, place, dtype, console=console, **self._given)
@@ -353,6 +367,8 @@ class Run(Policy):
 
     def report(self) -> Path:
         """Makes the run's `report.html` again from the files in its directory; where it is."""
+        from gfn_jax.reporting.page import write_report
+
         return write_report(self.workdir)
 
     def _open(self) -> contextlib.AbstractContextManager[TrainedRun]:
@@ -366,10 +382,29 @@ class Run(Policy):
         self.report()
 
 
+def _check_each(examples: Sequence[Any], places: Sequence[str], check: Callable[[Sequence[Any]], None]) -> None:
+    for place, example in zip(places, examples, strict=True):
+        try:
+            check([example])
+        except UserError as error:
+            raise UserError(f"{place}: {error}" if place else str(error)) from error
+
+
 def _with_function(config: Config, function: Function) -> Config:
     reward = config.reward
     named = reward.model_copy(update={"function": reward.function.model_copy(update={"name": name_of(function)})})
     return parse_config(config.model_copy(update={"reward": named}).model_dump())
+
+
+def _shown(measured: Iterator[Compared], count: int, console: Console) -> Iterator[Compared]:
+    """The methods as they come: a bar in a terminal, elsewhere a line for each."""
+    is_plain = not console.is_terminal
+    is_without_bar = is_plain or console.quiet
+    bar = track(measured, "measuring", count, console=console, disable=is_without_bar, transient=True)
+    for number, each in enumerate(bar, start=1):
+        if is_plain:
+            console.print(f"{number} of {count}: {each.method.name}")
+        yield each
 
 
 def _console(progress: Progress) -> Console:

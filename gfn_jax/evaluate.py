@@ -63,6 +63,19 @@ _TRUST_CODE = flags.DEFINE_bool("trust_code", False, command_line.TRUST_CODE)
 
 
 def main() -> None:
+    from gfn_jax.config.reading import read_run_config
+    from gfn_jax.rewards.judging import import_ahead
+
+    if _ADAPTER.value:
+        workdir = Path(_WORKDIR.value or Path("runs", "adapters", Path(_ADAPTER.value).name))
+        config = command_line.read_config_flag(_CONFIG)
+    elif _WORKDIR.value:
+        workdir = Path(_WORKDIR.value)
+        config = read_run_config(workdir)
+    else:
+        raise UserError("--workdir is missing: name a run's directory, or an adapter with --adapter and --config")
+    import_ahead(config)
+
     from rich.console import Console
 
     from gfn_jax.api import open_adapter, open_run
@@ -70,13 +83,9 @@ def main() -> None:
     from gfn_jax.terminal import print_evaluation
 
     if _ADAPTER.value:
-        config = command_line.read_config_flag(_CONFIG)
-        place = _WORKDIR.value or Path("runs", "adapters", Path(_ADAPTER.value).name)
-        policy = open_adapter(config, _ADAPTER.value, place)
-    elif _WORKDIR.value:
-        policy = open_run(_WORKDIR.value, _CHECKPOINT.value, overrides=_OVERRIDE.value, trust_code=_TRUST_CODE.value)
+        policy = open_adapter(config, _ADAPTER.value, workdir)
     else:
-        raise UserError("--workdir is missing: name a run's directory, or an adapter with --adapter and --config")
+        policy = open_run(workdir, _CHECKPOINT.value, overrides=_OVERRIDE.value, trust_code=_TRUST_CODE.value)
     judges = Judges(_EMBEDDING_MODEL.value, _SENTENCE_MODEL.value, _SENTENCE_LABEL.value, _SECOND_JUDGE.value)
     print_evaluation(policy, _N.value, _PROMPTS.value, _METHODS.value, _CANDIDATES.value, Console(), judges)
 

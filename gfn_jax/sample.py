@@ -50,6 +50,11 @@ _TRUST_CODE = flags.DEFINE_bool("trust_code", False, command_line.TRUST_CODE)
 
 
 def main() -> None:
+    from gfn_jax.config.reading import read_run_config
+    from gfn_jax.rewards.judging import import_ahead
+
+    import_ahead(read_run_config(Path(_WORKDIR.value)))
+
     from rich.console import Console
 
     from gfn_jax.terminal import Wanted, print_samples

@@ -81,12 +81,17 @@ def compare(
     samples: int,
     text_figures: Sequence[TextFigures] = (),
 ) -> Iterator[Compared]:
-    """Every method's figures, one after the other; for a single process."""
+    """Every method's figures, one after the other; for a single process.
+
+    Raises `UserError` where the reward has no use for an example.
+    """
     scorer = _Scorer(experiment, adapter, samples, text_figures)
     size = experiment.config.eval.prompts_per_batch
     batches = [_Batch(experiment, examples, first) for first in range(0, len(examples), size)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
+        checking = pool.submit(experiment.check_rewards, examples)  # by the reward's own models, which start meanwhile
         list(pool.map(compile_ahead, scorer.to_compile(methods, batches[0])))
+        checking.result()
     for method in methods:
         yield scorer.measure(method, batches)
 

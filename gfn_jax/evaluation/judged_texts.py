@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial.distance import pdist
 
 from gfn_jax.config.schema import Config
 from gfn_jax.evaluation.comparison import TextFigures, Written
@@ -144,4 +143,6 @@ def _by_prompt(judgements: Judgements[str], texts: Sequence[Sequence[str]]) -> l
 
 def _mean_distance(embeddings: np.ndarray) -> float:
     """The mean of 1 - cos over all pairs, which of vectors of norm 1 is half of their squared distance; 0 of one."""
+    from scipy.spatial.distance import pdist  # slow to import, and wanted by few
+
     return float(pdist(embeddings, "sqeuclidean").mean()) / 2 if len(embeddings) > 1 else 0.0

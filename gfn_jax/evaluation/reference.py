@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy.special import logsumexp
 
 from gfn_jax import objectives
 from gfn_jax.experiment.experiment import Experiment
@@ -42,7 +41,7 @@ class Reference:
     @property
     def weights(self) -> np.ndarray:
         """The share of the target that each sample stands for [M]."""
-        return np.exp(self.log_w - logsumexp(self.log_w))
+        return np.exp(self.log_w - np.logaddexp.reduce(self.log_w))
 
     @property
     def effective_sample_size(self) -> float:
@@ -52,7 +51,7 @@ class Reference:
     @property
     def log_z(self) -> float:
         """The estimate of log Z: the log of the mean weight."""
-        return float(logsumexp(self.log_w) - np.log(len(self.log_w)))
+        return float(np.logaddexp.reduce(self.log_w) - np.log(len(self.log_w)))
 
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """The indices of `count` samples, drawn as the target would; raises `UserError` where none has a reward."""

@@ -113,11 +113,6 @@ class Experiment:
         }
         return text_sha256(json.dumps(said, sort_keys=True))[:32]
 
-    def check_examples(self, examples: Sequence[Any], *, in_buckets: bool = True) -> None:
-        """Raises `UserError`, naming an example, where its prompt is none, or where the reward has no use for it."""
-        self.check_prompts(examples, in_buckets=in_buckets)
-        self.check_rewards(examples)
-
     def check_rewards(self, examples: Sequence[Any]) -> None:
         """Raises `UserError` where the reward has no use for an example; every process asks about some of them."""
         self.reward.check(examples[jax.process_index() :: jax.process_count()])

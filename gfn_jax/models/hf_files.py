@@ -10,11 +10,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -22,9 +19,6 @@ from gfn_jax.runtime.cache import cache_directory
 from gfn_jax.runtime.content import file_sha256, files_sha256
 from gfn_jax.runtime.errors import UserError
 
-HTTPError: Any = HfHubHTTPError.__mro__[
-    1
-]  # of the hub's transport, whichever it is: proxies and broken connections too
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin")
@@ -72,30 +66,9 @@ def find_directory(name_or_path: str, key: str, files: Sequence[str]) -> Path:
             return _converted(path)
         except UserError as error:
             raise UserError(f"{key}: {error}") from error
-    try:
-        name, _, revision = name_or_path.partition("@")
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(files)))
-    except GatedRepoError as error:
-        raise UserError(
-            f"{key}: {name_or_path!r} is for those who accepted its terms on the Hugging Face hub: accept them there, "
-            "and log in with `hf auth login` or HF_TOKEN"
-        ) from error
-    except (HFValidationError, HTTPError, LocalEntryNotFoundError, OSError) as error:
-        if isinstance(error, OSError) and error.errno:
-            raise UserError(
-                f"{key}: {name_or_path!r} from the Hugging Face hub cannot be kept in {constants.HF_HUB_CACHE}: "
-                f"{error.strerror}"
-            ) from error
-        if isinstance(error, HTTPError) and not isinstance(error, HfHubHTTPError):
-            raise UserError(
-                f"{key}: the download of {name_or_path!r} from the Hugging Face hub failed ({type(error).__name__}): "
-                "start again; files that are whole are not fetched again"
-            ) from error
-        raise UserError(
-            f"{key}: {name_or_path!r} is neither a directory here nor a model that the Hugging Face hub gives us "
-            f"({type(error).__name__}); a directory would need {', '.join(files)}. Without a network, download it "
-            "elsewhere and give the directory"
-        ) from error
+    from gfn_jax.models.hub import fetch  # slow to import, and for the hub's models alone
+
+    return fetch(name_or_path, key, files)
 
 
 def find_model(name_or_path: str, key: str) -> Path:

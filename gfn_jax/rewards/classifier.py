@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import transformers.modeling_utils  # noqa: F401  all models import it, and it takes a second: forked workers share it
 from torch.nn.functional import logsigmoid
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar

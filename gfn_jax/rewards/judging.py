@@ -5,12 +5,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from gfn_jax.config.schema import Judge
+from gfn_jax.config.schema import Config, Judge
 from gfn_jax.models.hf_files import classifier_sha256, find_classifier
+from gfn_jax.rewards import side_process
 from gfn_jax.rewards.recent import Recent
 from gfn_jax.rewards.side_process import WorkerPool
 
 CLASSIFIER = "gfn_jax.rewards.classifier:Classifier"
+
+
+def import_ahead(config: Config) -> None:
+    """Begins to import what the judges of a configuration stand on, if any; before jax, which takes as long."""
+    if any(judge.name_or_path and judge.device == "cpu" for judge in (config.reward.nli, config.reward.sentences)):
+        side_process.import_ahead(CLASSIFIER)
 
 
 class Answer(Protocol):
@@ -36,7 +43,7 @@ class JudgePool(WorkerPool):
 
     def __init__(self, factory: str, judge: Judge, key: str, **more: Any):
         limits = {"workers": judge.workers, "timeout_s": judge.timeout_s, "attempts": judge.attempts}
-        super().__init__(factory, more, **limits)
+        super().__init__(factory, more, **limits, is_forked=judge.device == "cpu")
         self._judge, self._key = judge, key
 
     @functools.cached_property

@@ -1,11 +1,14 @@
 """A pool of worker processes for models that are not of JAX; survives the death or the hanging of a worker.
 
-Workers are spawned and import only what they are told to build: neither jax here, nor torch there.
+Workers are new processes and import only what they are told to build: neither jax here, nor torch there. Those that
+need no GPU are forked from one process that has imported it before them, as PyTorch alone takes seconds.
 """
 
 import importlib
 import multiprocessing
+import multiprocessing.forkserver
 import signal
+import sys
 import traceback
 from collections.abc import Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -15,6 +18,9 @@ from absl import logging
 from pebble import ProcessExpired, ProcessPool
 
 from gfn_jax.runtime.errors import TrainingError, UserError
+
+_CAN_FORK = sys.platform == "linux"
+"""Elsewhere libraries that PyTorch stands on may not survive it."""
 
 _model: tuple[Any, Any] | None = None  # a worker's own: what it was built from, and what was built
 
@@ -43,6 +49,17 @@ def _call(factory: str, settings: Mapping[str, Any], method: str, argument: Any)
 def _ignore_interrupts() -> None:
     """Runs in a worker: Ctrl-C in a terminal is for the main process, which may have a step to finish."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def import_ahead(factory: str) -> None:
+    """Begins to import what a factory's workers need, in the background: in the process that they are forked from.
+
+    The first one of a process decides; the workers of others import themselves what they need besides.
+    """
+    if not _CAN_FORK:
+        return
+    multiprocessing.set_forkserver_preload([factory.partition(":")[0]])
+    multiprocessing.forkserver.ensure_running()
 
 
 class Job:
@@ -82,12 +99,26 @@ class WorkerPool:
 
     timeout_s  seconds after which a call counts as hung; the first one of a worker includes building
     attempts   how often a call is tried before its failure is final
+    is_forked  whether workers begin as copies of a process that has imported what `factory` needs, which a GPU's driver
+               does not survive; without, each imports it
     failures   how many attempts failed so far
     """
 
-    def __init__(self, factory: str, settings: Mapping[str, Any], *, workers: int, timeout_s: float, attempts: int):
+    def __init__(
+        self,
+        factory: str,
+        settings: Mapping[str, Any],
+        *,
+        workers: int,
+        timeout_s: float,
+        attempts: int,
+        is_forked: bool = False,
+    ):
         self.factory, self.timeout_s, self.attempts, self.failures = factory, timeout_s, attempts, 0
         self._settings, self._workers = settings, workers
+        self._method = "forkserver" if is_forked and _CAN_FORK else "spawn"
+        if is_forked:
+            import_ahead(factory)
         self._pool = self._new_pool()
 
     def settings(self) -> Mapping[str, Any]:
@@ -119,5 +150,5 @@ class WorkerPool:
         self._pool.join()
 
     def _new_pool(self) -> ProcessPool:
-        context: Any = multiprocessing.get_context("spawn")
+        context: Any = multiprocessing.get_context(self._method)
         return ProcessPool(max_workers=self._workers, initializer=_ignore_interrupts, context=context)

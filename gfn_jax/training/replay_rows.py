@@ -21,7 +21,6 @@ from gfn_jax.replay.buffer import ReplayBuffer, choose
 from gfn_jax.replay.entry import Entry
 from gfn_jax.replay.ledger import Ledger
 from gfn_jax.replay.memory import MemoryReplay
-from gfn_jax.replay.redis import RedisReplay, connect
 from gfn_jax.rewards.protocol import Components
 from gfn_jax.runtime import distributed
 from gfn_jax.runtime.keys import Purpose
@@ -35,6 +34,8 @@ def make_buffer(config: Config, namespace: str) -> ReplayBuffer:
     admission = Admission(replay.capacity, replay.min_edit_distance)
     if replay.backend == "memory" or not replay.fraction:
         return MemoryReplay(admission)
+    from gfn_jax.replay.redis import RedisReplay, connect  # slow to import
+
     return RedisReplay(connect(replay.url, replay.password_variable), namespace, admission)
 
 

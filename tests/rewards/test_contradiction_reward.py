@@ -236,4 +236,4 @@ def test_an_nli_model_that_is_none_is_named_before_training(tmp_path):
     directory = save_nli(tmp_path, ["LABEL_0", "LABEL_1", "LABEL_2"])
     refused = pytest.raises(UserError, match=r"Set reward\.nli\.contradiction_label")
     with build(contradiction_config(reward__nli__name_or_path=str(directory))) as experiment, refused:
-        experiment.check_examples(EDITS)
+        experiment.check_rewards(EDITS)

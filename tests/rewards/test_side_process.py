@@ -12,14 +12,15 @@ from gfn_jax.runtime.errors import TrainingError, UserError
 
 @pytest.fixture
 def pool(tmp_path, request):
-    failures, attempts, timeout_s = request.param
+    failures, attempts, timeout_s, is_forked = request.param
     settings = {"log": str(tmp_path / "tries"), "failures": failures}
-    pool = WorkerPool("faulty_models:Faulty", settings, workers=1, timeout_s=timeout_s, attempts=attempts)
+    limits = {"workers": 1, "timeout_s": timeout_s, "attempts": attempts}
+    pool = WorkerPool("faulty_models:Faulty", settings, **limits, is_forked=is_forked)
     yield pool
     pool.close()
 
 
-@pytest.mark.parametrize("pool", [(1, 3, 4.0)], indirect=True)
+@pytest.mark.parametrize("pool", [(1, 3, 4.0, True)], indirect=True)
 @pytest.mark.parametrize("fault", ["killed", "hung", "raising", "odd"])
 def test_a_failed_batch_is_done_again_and_none_is_lost(pool, fault):
     jobs = [pool.submit(fault, [number, number + 1]) for number in range(3)]
@@ -27,7 +28,7 @@ def test_a_failed_batch_is_done_again_and_none_is_lost(pool, fault):
     assert pool.failures == 1
 
 
-@pytest.mark.parametrize("pool", [(0, 2, 60.0)], indirect=True)
+@pytest.mark.parametrize("pool", [(0, 2, 60.0, False), (0, 2, 60.0, True)], indirect=True)
 def test_the_death_of_an_idle_worker_is_survived(pool):
     worker = pool.submit("process_id", None).result()
     os.kill(worker, signal.SIGKILL)
@@ -36,7 +37,7 @@ def test_the_death_of_an_idle_worker_is_survived(pool):
     assert pool.submit("process_id", None).result() != worker
 
 
-@pytest.mark.parametrize("pool", [(0, 1, 60.0)], indirect=True)
+@pytest.mark.parametrize("pool", [(0, 1, 60.0, False), (0, 1, 60.0, True)], indirect=True)
 def test_an_interrupt_of_the_terminal_is_not_for_workers(pool):
     worker = pool.submit("process_id", None).result()
     os.kill(worker, signal.SIGINT)
@@ -44,7 +45,7 @@ def test_an_interrupt_of_the_terminal_is_not_for_workers(pool):
     assert pool.failures == 0
 
 
-@pytest.mark.parametrize("pool", [(99, 2, 4.0)], indirect=True)
+@pytest.mark.parametrize("pool", [(99, 2, 4.0, False)], indirect=True)
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
@@ -59,14 +60,14 @@ def test_a_fault_that_stays_ends_the_run_with_the_workers_own_words(pool, fault,
         pool.submit(fault, [1]).result()
 
 
-@pytest.mark.parametrize("pool", [(0, 3, 4.0)], indirect=True)
+@pytest.mark.parametrize("pool", [(0, 3, 4.0, True)], indirect=True)
 def test_what_the_user_can_mend_is_not_tried_again(pool):
     with pytest.raises(UserError, match=r"what is one to do with \[1\]\?"):
         pool.submit("refusing", [1]).result()
     assert pool.failures == 0
 
 
-@pytest.mark.parametrize("pool", [(0, 1, 120.0)], indirect=True)
+@pytest.mark.parametrize("pool", [(0, 1, 120.0, True)], indirect=True)
 def test_workers_import_no_jax(pool):
     loaded = pool.submit("modules_with", "gfn_jax.rewards.nli").result()
     assert {"gfn_jax.rewards.side_process", "torch", "transformers"} <= set(loaded)
