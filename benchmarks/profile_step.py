@@ -2,8 +2,9 @@
 
     python benchmarks/profile_step.py [--model gpt2] [--prompts 4] [--dtype float32] [--trace DIR] [--out FILE.json]
 
-Random weights of a published size; prompts of 40 tokens, 8 samples of up to 30, rank 64. DIR gets a trace that
-XProf, TensorBoard and Perfetto open. (Called profile.py, this file would be taken for Python's own module.)
+Random weights of a published size; prompts of 40 tokens, 8 samples of up to 30, rank 64, unless --prompt_tokens,
+--samples and --tokens say otherwise. DIR gets a trace that XProf, TensorBoard and Perfetto open. (Called profile.py,
+this file would be taken for Python's own module.)
 """
 
 import argparse
@@ -38,6 +39,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="gpt2", help="an architecture's name")
     parser.add_argument("--prompts", type=int, default=4)
+    parser.add_argument("--prompt_tokens", type=int, default=PROMPT)
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="of each prompt")
+    parser.add_argument("--tokens", type=int, default=LENGTH, help="of a sample")
     parser.add_argument("--microbatch", type=int, help="prompts whose gradient is computed at once; default: all")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--remat", action="store_true")
@@ -50,7 +54,8 @@ def main() -> None:
     raw.data.path, raw.model.name_or_path, raw.model.random_init = "none", args.model, True
     raw.model.dtype, raw.model.remat = args.dtype, args.remat
     raw.model.lora.rank = raw.model.lora.alpha = RANK
-    raw.sampling.samples_per_prompt, raw.sampling.max_len = SAMPLES, LENGTH
+    raw.sampling.samples_per_prompt, raw.sampling.max_len = args.samples, args.tokens
+    raw.data.prompt_buckets = (args.prompt_tokens,)
     raw.train.prompts_per_step, raw.train.microbatch_prompts = args.prompts, args.microbatch or args.prompts
     config = parse_config(raw.to_dict())
     configure_jax(args.dtype)
@@ -59,9 +64,11 @@ def main() -> None:
     adapter, frozen, _ = load_model(found, mesh, shardings, config.seed)
     step = outline(config, found.structure, mesh)
     functions = step.functions
-    tokens = np.random.default_rng(0).integers(0, found.structure.architecture.vocab_size, (args.prompts, PROMPT))
+    tokens = np.random.default_rng(0).integers(
+        0, found.structure.architecture.vocab_size, (args.prompts, args.prompt_tokens)
+    )
     prompts = step.context.rows.place(
-        Prompts(tokens.astype(np.int32), np.full(args.prompts, PROMPT, np.int32))  # pyright: ignore
+        Prompts(tokens.astype(np.int32), np.full(args.prompts, args.prompt_tokens, np.int32))  # pyright: ignore
     )
     state = functions.init(adapter)
 
@@ -88,26 +95,33 @@ def main() -> None:
         with jax.profiler.trace(trace):
             run(args.repeats + 1)
         operations = slowest(trace)
-    programs = StepPrograms(config, found.structure.architecture, PROMPT).programs
+    programs = StepPrograms(config, found.structure.architecture, args.prompt_tokens)
 
     phases = {}
-    for name, program in programs.items():
-        seconds = statistics.median(each[name] for each in timed)
-        phases[name] = {"seconds": seconds, "tflop": program.flops / 1e12, "tflops": program.flops / seconds / 1e12}
+    for name, program in programs.programs.items():
+        seconds, tflop = statistics.median(each[name] for each in timed), program.flops / 1e12
+        beside = programs.temporary[name] / 1e9
+        phases[name] = {"seconds": seconds, "tflop": tflop, "tflops": tflop / seconds, "gb_beside_weights": beside}
     result = {
         "model": args.model,
         "dtype": args.dtype,
         "prompts": args.prompts,
+        "tokens": {"prompt": args.prompt_tokens, "sample": args.tokens, "samples": args.samples},
         "phases": phases,
-        "trajectories_per_s": args.prompts * SAMPLES / sum(phase["seconds"] for phase in phases.values()),
+        "trajectories_per_s": args.prompts * args.samples / sum(phase["seconds"] for phase in phases.values()),
         "operations": operations,
         **describe(),
     }
-    table = Table("phase", "s", "share", "TFLOP", "TFLOP/s")
+    table = Table("phase", "s", "share", "TFLOP", "TFLOP/s", "GB beside weights")
     whole = sum(phase["seconds"] for phase in phases.values())
     for name, phase in phases.items():
         share = f"{phase['seconds'] / whole:.0%}"
-        table.add_row(name, f"{phase['seconds']:.3f}", share, f"{phase['tflop']:.3f}", f"{phase['tflops']:.3f}")
+        table.add_row(
+            name,
+            f"{phase['seconds']:.3f}",
+            share,
+            *(f"{phase[part]:.3f}" for part in ("tflop", "tflops", "gb_beside_weights")),
+        )
     console = Console()
     console.print(table)
     table = Table("operation", "s", "runs")

@@ -4,6 +4,7 @@ from ml_collections import ConfigDict
 
 _JUDGE = {  # of classifiers in worker processes
     "device": "cpu",  # of the workers, such as cuda:3
+    "dtype": "float32",  # of its weights and products: float32, bfloat16 or float16, which are for GPUs
     "workers": 1,  # processes that judge side by side, of each process of the run
     "threads": 1,  # of each worker on a CPU
     "batch_size": 32,  # texts judged at once, a multiple of 8

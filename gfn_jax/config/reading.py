@@ -1,5 +1,6 @@
 """From raw configurations, and those of runs, to typed ones; nothing behind this sees a ConfigDict."""
 
+import copy
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,9 @@ OF_THE_MACHINE = (
     "reward.cache_mb",
 )
 """Keys that no result depends on, as one machine has them and another not."""
+
+YOUNGER = {"model.matmul_precision": "default", "reward.nli.dtype": "float32", "reward.sentences.dtype": "float32"}
+"""Keys that the configurations of older runs lack, and what these runs did."""
 
 SAFE_TO_CHANGE = (
     "mesh",
@@ -74,9 +78,21 @@ def read_run_config(workdir: Path) -> Config:
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error}") from error
     try:
-        return parse_config(raw)
+        return parse_config(_with_younger_keys(raw))
     except UserError as error:
         raise UserError(f"{file} is not a configuration of this version: {error}") from error
+
+
+def _with_younger_keys(raw: dict[str, Any]) -> dict[str, Any]:
+    filled = copy.deepcopy(raw)
+    for key, value in YOUNGER.items():
+        *sections, name = key.split(".")
+        place: Any = filled
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if isinstance(place, dict):
+            place.setdefault(name, value)
+    return filled
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -116,6 +116,7 @@ class Judge(Section):
 
     name_or_path: str
     device: Text
+    dtype: Literal["float32", "bfloat16", "float16"]
     workers: Count
     threads: Count
     batch_size: OfEights

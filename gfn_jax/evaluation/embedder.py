@@ -19,12 +19,12 @@ class Embedder:
     depends neither on its batch-mates nor on its place among them.
     """
 
-    def __init__(self, name_or_path: str, *, device: str, batch_size: int, max_length: int, threads: int):
+    def __init__(self, name_or_path: str, *, device: str, dtype: str, batch_size: int, max_length: int, threads: int):
         """Raises `UserError` where the model cannot be loaded, or is no transformer."""
         torch.set_num_threads(threads)
         disable_progress_bar()  # the terminal is the main process's
         try:
-            self._model = SentenceTransformer(name_or_path, device=device)
+            self._model = SentenceTransformer(name_or_path, device=device, model_kwargs={"dtype": dtype})
         except Exception as error:  # the libraries raise whatever comes to their minds
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(

@@ -46,8 +46,8 @@ _OF_REWARDS: dict[str, Any] = {
     "reward": {
         "granularity": True,
         "answers": {"template", "min_new_tokens", "max_new_tokens"},
-        "nli": {"contradiction_label", "max_length"},
-        "sentences": {"label", "max_length"},
+        "nli": {"contradiction_label", "max_length", "dtype"},
+        "sentences": {"label", "max_length", "dtype"},
         "function": {"name", "granularity"},
     },
 }

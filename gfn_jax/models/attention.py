@@ -1,11 +1,16 @@
 """Attention of continuations to themselves and to the prompt that they share, with grouped queries.
 
-Of H heads each of G key-value heads serves M = H / G (Ainslie et al. 2023); keys are never repeated in memory.
+Of H heads each of G key-value heads serves M = H / G (Ainslie et al. 2023); keys are never repeated in memory. Long
+texts are taken block by block, so that no array of all heads is as long as the text in two axes, forward or backward.
 """
 
 import jax
 import jax.numpy as jnp
 from flax import struct
+
+LONGEST_WHOLE = 384
+"""More queries than so many are taken in blocks."""
+BLOCK = 256
 
 
 @struct.dataclass
@@ -32,8 +37,26 @@ def attention(
 ) -> jax.Array:
     """Attention of S continuations over their own keys and, behind them, their shared prompt's.
 
-    `own` is [B, S, C, G, K], `prompt` [B, P, G, K]; the prompt's mask may have one row for all queries.
+    `own` is [B, S, C, G, K], `prompt` [B, P, G, K]; the prompt's mask may have one row for all queries. The last of a
+    text's own keys are those of the queries, of which none sees a later one.
     """
+    count, before = q_BxSxQxGxMxK.shape[2], own.keys.shape[2] - q_BxSxQxGxMxK.shape[2]
+    if count <= LONGEST_WHOLE:
+        return _attention(q_BxSxQxGxMxK, own, own_mask_QxC, scale, prompt, prompt_mask_BxQxP)
+    found = []
+    for first in range(0, count, BLOCK):
+        rows, seen = slice(first, min(first + BLOCK, count)), slice(before + min(first + BLOCK, count))
+        mask_BxQxP = prompt_mask_BxQxP
+        if mask_BxQxP is not None and mask_BxQxP.shape[1] > 1:
+            mask_BxQxP = mask_BxQxP[:, rows]
+        # What a block's softmax needs is computed again on the way back, or all blocks' would be kept for it.
+        block = jax.checkpoint(_attention, static_argnums=3)
+        own_seen = jax.tree.map(lambda x, seen=seen: x[:, :, seen], own)
+        found.append(block(q_BxSxQxGxMxK[:, :, rows], own_seen, own_mask_QxC[rows, seen], scale, prompt, mask_BxQxP))
+    return jnp.concatenate(found, 2)
+
+
+def _attention(q_BxSxQxGxMxK, own: KeyValues, own_mask_QxC, scale: float, prompt: KeyValues | None, prompt_mask_BxQxP):
     accumulate = jnp.promote_types(q_BxSxQxGxMxK.dtype, jnp.float32)
     logits = jnp.einsum("bsqgmk,bscgk->bsgqmc", q_BxSxQxGxMxK, own.keys, preferred_element_type=accumulate)
     logits = jnp.where(own_mask_QxC[None, None, None, :, None, :], scale * logits, -jnp.inf)

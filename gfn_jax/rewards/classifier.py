@@ -28,6 +28,7 @@ class Classifier:
         label: int | str,
         *,
         device: str = "cpu",
+        dtype: str = "float32",
         batch_size: int = 32,
         max_length: int = 128,
         threads: int = 1,
@@ -43,7 +44,7 @@ class Classifier:
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
             model = AutoModelForSequenceClassification.from_pretrained(
-                name_or_path, dtype=torch.float32, trust_remote_code=False
+                name_or_path, dtype=getattr(torch, dtype), trust_remote_code=False
             )
             self._model = model.to(device).eval()
         except Exception as error:  # the libraries raise whatever comes to their minds

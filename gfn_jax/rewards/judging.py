@@ -61,6 +61,7 @@ class JudgePool(WorkerPool):
             **super().settings(),
             "name_or_path": str(self._directory),
             "device": judge.device,
+            "dtype": judge.dtype,
             "batch_size": judge.batch_size,
             "max_length": judge.max_length,
             "threads": judge.threads,

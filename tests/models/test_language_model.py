@@ -1,11 +1,14 @@
 """The ways of computing the same thing agree."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from enumerable import TinyWorld
 
+from gfn_jax.models import attention
 from gfn_jax.models.decoding import Decoder
 from gfn_jax.models.hf_architecture import read_architecture
 from gfn_jax.models.hf_weights import load_weights
@@ -132,3 +135,38 @@ def test_causality_by_differentiating_earlier_outputs_by_later_inputs(world):
     by_position = np.asarray(by_row[:, tokens[0]])
     assert (by_position[np.triu_indices(5, 1)] == 0).all()
     assert (by_position[np.tril_indices(5)] > 0).all()
+
+
+def test_long_texts_are_attended_to_in_blocks(monkeypatch):
+    """The same values and gradients, and no array that is as long as the text in two axes."""
+    count, before, prompt_length = 389, 7, 11
+    rng = np.random.default_rng(0)
+    q, k, v, prompt_k, prompt_v = (
+        jnp.asarray(rng.normal(size=(2, *shape)), jnp.float32)
+        for shape in [
+            (1, count, 1, 3, 5),
+            *2 * [(1, before + count, 1, 5)],
+            *2 * [(prompt_length, 1, 5)],
+        ]
+    )
+    places = jnp.arange(before, before + count)
+    own_mask = attention.is_visible(places, jnp.arange(before + count), window=90)
+    prompt_mask = jnp.asarray(rng.random((2, count, prompt_length)) < 0.5)
+    direction = jnp.asarray(rng.normal(size=q.shape), jnp.float32)
+
+    def gradient():
+        def loss(q, k, v, prompt_k, prompt_v):
+            prompt = attention.KeyValues(prompt_k, prompt_v)
+            found = attention.attention(q, attention.KeyValues(k, v), own_mask, 0.3, prompt, prompt_mask)
+            return jnp.vdot(found, direction)
+
+        return jax.value_and_grad(loss, argnums=range(5))
+
+    arguments = q, k, v, prompt_k, prompt_v
+    is_whole = re.compile(rf"f32\[[\d,]*{count}[\d,]*,{before + count}[\d,]*\]")
+    assert not is_whole.search(str(jax.make_jaxpr(gradient())(*arguments)))
+    in_blocks = jax.jit(gradient())(*arguments)
+    monkeypatch.setattr(attention, "LONGEST_WHOLE", count)
+    assert is_whole.search(str(jax.make_jaxpr(gradient())(*arguments)))
+    expected = jax.jit(gradient())(*arguments)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), in_blocks, expected)

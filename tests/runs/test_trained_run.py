@@ -1,5 +1,6 @@
 """Which checkpoint a trained run is opened at, and one clear line where it cannot be opened."""
 
+import functools
 import io
 import json
 import shutil
@@ -16,7 +17,7 @@ from run_files import json_lines
 from safetensors.numpy import load_file
 
 import gfn_jax
-from gfn_jax.config.reading import flat
+from gfn_jax.config.reading import YOUNGER, flat, read_run_config
 from gfn_jax.reporting.page import write_report
 from gfn_jax.runs.checkpoint import FORMAT
 from gfn_jax.runs.hf_export import export_adapter, export_merged
@@ -286,6 +287,16 @@ def test_a_run_that_cannot_be_opened_is_one_clear_line(workdir, tmp_path, comman
         command(workdir, tmp_path, "best")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_configuration_of_a_version_before_means_what_it_meant(tmp_path):
+    raw = short_config().model_dump(mode="json")
+    for key in YOUNGER:
+        *sections, name = key.split(".")
+        functools.reduce(dict.__getitem__, sections, raw).pop(name)
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    read = dict(flat(read_run_config(tmp_path).model_dump(mode="json")))
+    assert read == dict(flat(short_config().model_dump(mode="json"))) | YOUNGER
 
 
 @pytest.mark.parametrize(
