@@ -32,7 +32,18 @@ OF_THE_MACHINE = (
 )
 """Keys that no result depends on, as one machine has them and another not."""
 
-YOUNGER = {"model.matmul_precision": "default", "reward.nli.dtype": "float32", "reward.sentences.dtype": "float32"}
+YOUNGER: dict[str, Any] = {
+    "model.matmul_precision": "default",
+    "reward.nli.dtype": "float32",
+    "reward.sentences.dtype": "float32",
+    "reward.function.name": "",
+    "reward.function.granularity": "terminal",
+    "reward.function.weights": {},
+    "reward.function.workers": 0,
+    "reward.function.batch_size": 256,
+    "reward.function.timeout_s": 600.0,
+    "reward.function.attempts": 3,
+}
 """Keys that the configurations of older runs lack, and what these runs did."""
 
 SAFE_TO_CHANGE = (
@@ -89,7 +100,7 @@ def _with_younger_keys(raw: dict[str, Any]) -> dict[str, Any]:
         *sections, name = key.split(".")
         place: Any = filled
         for section in sections:
-            place = place.get(section) if isinstance(place, dict) else None
+            place = place.setdefault(section, {}) if isinstance(place, dict) else None
         if isinstance(place, dict):
             place.setdefault(name, value)
     return filled
