@@ -21,6 +21,7 @@ from gfn_jax.evaluation.methods import Drawn, Method, Resampling, make_draw
 from gfn_jax.evaluation.reference import References
 from gfn_jax.experiment.experiment import Experiment
 from gfn_jax.experiment.warm_up import compile_ahead
+from gfn_jax.models.mesh import batch_size
 from gfn_jax.models.parts import Weights
 from gfn_jax.policy.scorer import score
 from gfn_jax.rewards.likelihood import log_likelihood
@@ -139,7 +140,7 @@ class _Scorer:
         weights = self._adapter, self._experiment.frozen
         calls = {
             (method.draw, jax.tree.structure(method.arguments)): Call(
-                self._draw, (method.draw, *weights, batch.prompts, key, method.arguments)
+                self._draw, (method.draw, *weights, self._in_turns(method, batch.prompts)[0], key, method.arguments)
             )
             for method in methods
             if isinstance(method, Method)
@@ -175,8 +176,25 @@ class _Scorer:
         for number, batch in enumerate(batches):
             key = key_for(seed, Purpose.EVALUATION, number)
             started = time.perf_counter()
-            drawn = jax.block_until_ready(self._draw(method.draw, *weights, batch.prompts, key, method.arguments))
-            yield drawn, {}, time.perf_counter() - started
+            turns = [
+                self._draw(method.draw, *weights, prompts, key, method.arguments)
+                for prompts in self._in_turns(method, batch.prompts)
+            ]
+            drawn = turns[0] if len(turns) == 1 else jax.tree.map(lambda *parts: jnp.concatenate(parts), *turns)
+            yield jax.block_until_ready(drawn), {}, time.perf_counter() - started
+
+    def _in_turns(self, method: Method, prompts: Prompts) -> list[Prompts]:
+        """A batch's prompts in as many parts as keep a search with many beams from holding more rows than sampling."""
+        size, ways = len(prompts.length_B), batch_size(self._experiment.mesh)
+        most = max(ways, size * self._samples // (method.beams or self._samples))
+        count = max(count for count in range(ways, most + 1, ways) if size % count == 0)
+        if count == size:
+            return [prompts]
+        sharding = self._experiment.rows.sharding
+        return [
+            jax.tree.map(lambda x, first=first: jax.device_put(x[first : first + count], sharding), prompts)
+            for first in range(0, size, count)
+        ]
 
     def _resampled(self, method: Resampling, batches: Sequence[_Batch]) -> Iterator[_Drawing]:
         experiment, samples = self._experiment, self._samples

@@ -36,7 +36,7 @@ class Method:
 
     Methods that share `draw` are compiled once; `arguments` is a pytree. Those of one `family` differ in a
     `setting`, such as a temperature. `samples_of` is the model that the continuations are exact samples of, if
-    they are of one.
+    they are of one. `beams` are rows that a prompt takes while it draws, where these are not its continuations.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Method:
     family: str = ""
     setting: float | None = None
     samples_of: Literal["policy", "frozen"] | None = None
+    beams: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +111,9 @@ def _at(temperature: float) -> Behaviour:
 
 def _beam_searches(samples: int) -> Iterator[Method]:
     for beams in (samples, WIDE * samples):
-        yield Method(f"beam {beams}", _beams(samples, beams), None, "beam", beams)
-        yield Method(f"diverse beam {beams}", _beams(samples, beams, groups=samples), None, "diverse beam", beams)
+        diverse = _beams(samples, beams, groups=samples)
+        yield Method(f"beam {beams}", _beams(samples, beams), None, "beam", beams, beams=beams)
+        yield Method(f"diverse beam {beams}", diverse, None, "diverse beam", beams, beams=beams)
 
 
 def _sampling(samples: int, *, of_policy: bool = False) -> Callable[..., Drawn]:

@@ -82,9 +82,9 @@ def test_how_prompts_fall_into_batches_changes_no_search(workdir, said_and_writt
     file = workdir / "config.json"
     settings = parse_config(json.loads(file.read_text()))
     assert settings.eval.prompts_per_batch == 4  # of five prompts
-    other = settings.model_copy(update={"eval": settings.eval.model_copy(update={"prompts_per_batch": 5})})
+    other = settings.model_copy(update={"eval": settings.eval.model_copy(update={"prompts_per_batch": 20})})
     file.write_text(json.dumps(other.model_dump(mode="json")))
-    _, written = compared(workdir, ["greedy", "beam 2"])
+    _, written = compared(workdir, ["greedy", "beam 2", "beam 10"])  # the last 4 prompts at a time, before 1
     file.write_text(json.dumps(settings.model_dump(mode="json")))
     for name, method in written.items():
         before = said_and_written[1][name]
