@@ -181,7 +181,8 @@ def main() -> None:
     for run in runs:
         file = args.out / f"{run.name}.json"
         if args.only in run.name and not file.exists() and time.monotonic() < end:
-            do(run, args.workdir / run.name)
+            if not (args.workdir / run.name / "evaluation.json").exists():
+                do(run, args.workdir / run.name)
             write(file, row(run, args.workdir / run.name))
     rows = [json.loads(file.read_text()) for file in sorted(args.out.glob("*-seed*.json"))]
     summarise(rows, args.out)

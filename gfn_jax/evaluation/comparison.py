@@ -122,7 +122,10 @@ class _Scorer:
 
         @jax.jit
         def worth(frozen: Weights, prompts: Prompts, trajectories: Trajectories, components: Components):
-            likelihood_NxT = log_likelihood(structure.frozen(frozen), prompts, trajectories, rules.terminator)
+            if experiment.reward.gives_log_likelihood:
+                likelihood_NxT = components["log_likelihood"]
+            else:
+                likelihood_NxT = log_likelihood(structure.frozen(frozen), prompts, trajectories, rules.terminator)
             both = likelihood_NxT, experiment.final_log_r(components)
             return [jnp.take_along_axis(values, trajectories.length_N[:, None], 1)[:, 0] for values in both]
 

@@ -13,6 +13,7 @@ class Addition(Reward):
 
     def __init__(self, inner: Reward):
         self.inner, self.granularity = inner, inner.granularity
+        self.gives_log_likelihood = inner.gives_log_likelihood
 
     def check(self, examples: Sequence[Any]) -> None:
         self.inner.check(examples)

@@ -59,6 +59,8 @@ def answer_template(answers: Answers) -> Template:
 class ContradictionReward(Reward):
     """The reward above; no question is answered, and no answer judged, twice while the caches last."""
 
+    gives_log_likelihood = True
+
     def __init__(self, context: RewardContext, pool: JudgePool, answer_prompt: Template):
         """Takes over the pool, whose workers are `NLIModel`s.
 

@@ -45,6 +45,8 @@ def make_log_likelihood(context: RewardContext) -> Callable[..., jax.Array]:
 class LikelihoodReward(Reward):
     """The reward above; nothing but the frozen model is asked."""
 
+    gives_log_likelihood = True
+
     def __init__(self, context: RewardContext):
         self.granularity = context.config.reward.granularity
         self._weight = context.config.reward.likelihood_weight

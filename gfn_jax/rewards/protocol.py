@@ -54,10 +54,13 @@ class Reward(abc.ABC):
     granularity  "prefix" where every terminable state has its own log R, "terminal" where only the last has
     version      raised whenever the same example and text come to other components, so that none are
                  replayed that were computed otherwise
+    gives_log_likelihood  whether a component "log_likelihood" is what `rewards.likelihood.log_likelihood` computes, so
+                 that a comparison of methods need not
     """
 
     granularity: Literal["prefix", "terminal"] = "prefix"
     version: int = 1
+    gives_log_likelihood: bool = False
 
     def components(
         self, frozen: Weights, examples: Sequence[Any], prompts: Prompts, trajectories: Trajectories
