@@ -15,6 +15,7 @@ from helpers import MINIATURE, ROOT, config, config_file
 from gfn_jax.config.reading import parse_config
 from gfn_jax.models.gpt2 import GPT2Config
 from gfn_jax.models.hf_architecture import named_architecture
+from gfn_jax.models.mesh import batch_size
 from gfn_jax.planning.compiled import Program
 from gfn_jax.planning.compiling import compile_for
 from gfn_jax.planning.flops import product_flops
@@ -102,7 +103,7 @@ def test_a_mesh_takes_as_many_devices_as_divide_its_prompts():
     assert [(each.mesh.shape["data"], each.functions.microbatch) for each in found] == [(4, 1), (2, 2), (2, 2)]
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4])
+@pytest.mark.parametrize("devices", [1, 2, 4, *(pytest.param(count, marks=for_gpus) for count in (8, 16))])
 def test_the_launchers_configurations_fit_the_devices_that_they_are_for(devices):
     """No microbatch need be chosen for a number of devices: each takes of its own prompts what divides them."""
     _, job = yaml.safe_load_all((ROOT / "launch" / "kubernetes.yaml").read_text())
@@ -110,10 +111,12 @@ def test_the_launchers_configurations_fit_the_devices_that_they_are_for(devices)
     [file] = [each.split("=")[1] for each in container["args"] if each.startswith("--config=")]
     for name in (file, "configs/next_sentence_smollm2.py", "configs/contradiction_gpt2_large.py"):
         raw = read_config(ROOT / name)
-        raw.mesh.data = devices
         checked = parse_config(raw.to_dict())
-        functions = outline_for(checked, ARCHITECTURE).functions
-        assert functions.microbatch == min(checked.train.microbatch_prompts, checked.train.prompts_per_step // devices)
+        those = find_target(f"h100:{devices}").devices if devices > 4 else jax.devices()[:devices]
+        outlined = outline_for(checked, ARCHITECTURE, those)
+        ways, train = batch_size(outlined.mesh), checked.train
+        assert ways == min(devices, train.prompts_per_step)
+        assert outlined.functions.microbatch == min(train.microbatch_prompts, train.prompts_per_step // ways)
 
 
 @pytest.mark.parametrize(
