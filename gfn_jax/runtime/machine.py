@@ -21,6 +21,7 @@ def describe_machine() -> dict[str, str | int]:
         "device_kind": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "processes": jax.process_count(),
+        "xla_flags": _xla_flags(),
         "cpu_count": os.cpu_count() or 0,
         "system": f"{platform.system()} {platform.machine()}",
         "commit": describe_commit(),
@@ -32,8 +33,8 @@ def describe_machine() -> dict[str, str | int]:
 def rounding_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What of two machines (`describe_machine`) makes other programs of the same functions, in words; or nothing."""
     return " and ".join(
-        f"{name.replace('_', ' ')} {now[name]} instead of {before[name]}"
-        for name in ("platform", "device_kind", "jaxlib")
+        f"{name.replace('_', ' ')} {now[name] or 'none'} instead of {before[name] or 'none'}"
+        for name in ("platform", "device_kind", "jaxlib", "xla_flags")
         if name in before and before[name] != now[name]
     )
 
@@ -51,6 +52,12 @@ def describe_commit() -> str:
     except OSError:  # no git
         said = ""
     return said.strip() or "unknown"
+
+
+def _xla_flags() -> str:
+    """The compiler's flags, in alphabetical order, but for the number of a CPU's virtual devices."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    return " ".join(sorted(flag for flag in flags if not flag.startswith("--xla_force_host_platform_device_count")))
 
 
 def _version(name: str) -> str:

@@ -200,14 +200,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one(finished, tmp_path, monkeypat
     shutil.copytree(workdir, resumed)
     shutil.rmtree(resumed / "checkpoints" / "4")
     machine = json.loads((resumed / "machine.json").read_text())
-    (resumed / "machine.json").write_text(json.dumps(machine | {"device_kind": "abacus"}))
+    (resumed / "machine.json").write_text(json.dumps(machine | {"device_kind": "abacus", "xla_flags": ""}))
     measured, measure = [], Validation.measure
     monkeypatch.setattr(Validation, "measure", lambda *given: measured.append(given) or measure(*given))
     output = run(short_config(), resumed)
     assert "going on after step 2" in output
-    assert "with device kind cpu instead of abacus: its figures may differ in their last bits" in " ".join(
-        output.split()
-    )
+    said = " ".join(output.split())
+    assert "with device kind cpu instead of abacus and xla flags --xla_" in said
+    assert "instead of none: its figures may differ in their last bits" in said
     assert "instead of" not in printed
     assert len(measured) == 1
     tables = [said[said.index("On 5 examples") : said.index("the report is in")] for said in (output, printed)]
