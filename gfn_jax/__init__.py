@@ -12,8 +12,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gfn_jax.api import Policy as Policy
-    from gfn_jax.api import Run as Run
     from gfn_jax.api import load_config as load_config
     from gfn_jax.api import open_adapter as open_adapter
     from gfn_jax.api import open_run as open_run
@@ -22,6 +20,8 @@ if TYPE_CHECKING:
     from gfn_jax.evaluation.judged_texts import Judges as Judges
     from gfn_jax.evaluation.results import Evaluation as Evaluation
     from gfn_jax.evaluation.samples import Sample as Sample
+    from gfn_jax.policies import Policy as Policy
+    from gfn_jax.policies import Run as Run
     from gfn_jax.runtime.errors import TrainingError as TrainingError
     from gfn_jax.runtime.errors import UserError as UserError
     from gfn_jax.training.loop import Trained as Trained
@@ -32,8 +32,8 @@ _ROOMS = {  # what `import gfn_jax` offers; read when it is first asked for, so 
     "Config": "config.schema",
     "Evaluation": "evaluation.results",
     "Judges": "evaluation.judged_texts",
-    "Policy": "api",
-    "Run": "api",
+    "Policy": "policies",
+    "Run": "policies",
     "Sample": "evaluation.samples",
     "Trained": "training.loop",
     "TrainingError": "runtime.errors",

@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gfn_jax.api import Policy, open_run
+from gfn_jax.api import open_run
 from gfn_jax.evaluation.intervals import mean_of
 from gfn_jax.evaluation.judged_texts import RUNS_OWN, Judges
 from gfn_jax.evaluation.results import Evaluation
 from gfn_jax.evaluation.samples import Sample
+from gfn_jax.policies import Policy
 from gfn_jax.runs.opened import BEST
 from gfn_jax.runtime.errors import UserError
 from gfn_jax.tasks import Task

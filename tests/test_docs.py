@@ -136,10 +136,10 @@ def flags_of(command):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_calls_from_python_are_of_what_there_is(page):
     """The blocks parse; what they take of the package, it offers; calls have keywords that exist."""
-    api = ast.parse(text_of(ROOT / "gfn_jax" / "api.py"))
+    calls = [ast.parse(text_of(ROOT / "gfn_jax" / name)) for name in ("api.py", "policies.py")]
     functions = {
         node.name: {each.arg for each in (*node.args.args, *node.args.kwonlyargs)}
-        for node in ast.walk(api)
+        for node in (node for tree in calls for node in ast.walk(tree))
         if isinstance(node, ast.FunctionDef)
     }
     offered = set(ast.literal_eval(_assigned(ast.parse(text_of(ROOT / "gfn_jax" / "__init__.py")), "__all__")))

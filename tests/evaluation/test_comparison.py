@@ -8,7 +8,7 @@ from helpers import run, short_config
 from rich.console import Console
 
 import gfn_jax
-from gfn_jax import api
+from gfn_jax import policies
 from gfn_jax.config.reading import parse_config
 from gfn_jax.evaluation.comparison import Compared
 from gfn_jax.evaluation.methods import Method
@@ -97,7 +97,7 @@ def test_a_figure_that_is_not_finite_is_null_in_the_file(workdir, monkeypatch):
     """As it is in a run's other files: NaN is no JSON."""
     log_r = np.array([-1.0, -np.inf, np.nan, -2.0, -3.0])
     strange = Compared(Method("strange", lambda *_: None), {"log_r": log_r}, 0.0, [["a."]] * 5)
-    monkeypatch.setattr(api, "compare", lambda *_: iter([strange]))
+    monkeypatch.setattr(policies, "compare", lambda *_: iter([strange]))
     _, written = compared(workdir, [])
     assert written["strange"]["figures"]["log_r"]["per_prompt"] == [-1.0, None, None, -2.0, -3.0]
     assert written["strange"]["figures"]["log_r"]["mean"] is None
