@@ -142,7 +142,8 @@ class _Trainer:
                 return state, after, ""
             if wish:
                 return state, after, wish
-        return state, self.prepared.validation.measure(state.adapter), ""  # no step was left
+        validation = self.prepared.validation  # no step was left
+        return state, validation.recorded(self.prepared.workdir, begin.step) or validation.measure(state.adapter), ""
 
     def update(self, state: TrainState, step: int) -> TrainState:
         """The state after a step (from 1); the step before is written down, and this one's rows are remembered."""
