@@ -62,7 +62,9 @@ def main() -> None:
 
     examples = Examples.load(config)
     experiment = build(config)
-    experiment.check_examples([*examples.train, *examples.validation])
+    everything = [*examples.train, *examples.validation]
+    experiment.check_prompts(everything)
+    experiment.request_check(everything)()
     functions, frozen, reward = experiment.functions, experiment.frozen, experiment.reward
     state = functions.init(experiment.adapter)
 

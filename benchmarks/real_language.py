@@ -123,7 +123,7 @@ def _shortened(figures: dict[str, Any]) -> dict[str, Any]:
         means = {part: value for part, value in figure.items() if part != "per_prompt"}
         if name not in (*DIVERSITIES, *LIKELIHOODS):
             return means
-        return means | {"per_prompt": [round(value, 4) for value in figure["per_prompt"]]}
+        return means | {"per_prompt": [value and round(value, 4) for value in figure["per_prompt"]]}
 
     return {name: shortened(name, figure) for name, figure in figures.items()}
 

@@ -6,12 +6,9 @@ What only some of the calls need, and is slow to import, is imported by them.
 import abc
 import contextlib
 import dataclasses
-import functools
-import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -122,8 +119,17 @@ class Policy(abc.ABC):
         places = places or [f"prompts[{number}]" for number in range(len(prompts))]
         examples = [self._example(prompt, place) for prompt, place in zip(prompts, places, strict=True)]
         experiment = self._trained.experiment
-        _check_each(examples, places, functools.partial(experiment.check_prompts, in_buckets=False))
-        return self._drawn(examples, places, chosen, seed)
+        for place, example in zip(places, examples, strict=True):
+            with _named(place):
+                experiment.check_prompts([example], in_buckets=False)
+        checks = [experiment.request_check([example]) for example in examples]
+
+        def checked() -> None:
+            for place, check in zip(places, checks, strict=True):
+                with _named(place):
+                    check()
+
+        return self._samples.drawn(examples, chosen, seed, checked)
 
     def score(self, prompt: Any, texts: Sequence[str]) -> list[Sample]:
         """log π, log R and its terms of continuations of a prompt, in their order; see `sample` for the prompt.
@@ -214,19 +220,6 @@ class Policy(abc.ABC):
             self._sampler = Samples(self._trained.experiment, self._trained.snapshot.state.adapter)
         return self._sampler
 
-    def _drawn(
-        self, examples: Sequence[Any], places: Sequence[str], method: Method, seed: int
-    ) -> Iterator[tuple[Any, list[Sample]]]:
-        """Draws the first ones while the reward's own models, which check the examples too, start."""
-        drawn = self._samples.drawn(examples, method, seed)
-        with ThreadPoolExecutor(1) as beside:
-            checking = beside.submit(_check_each, examples, places, self._trained.experiment.check_rewards)
-            try:
-                first = list(itertools.islice(drawn, 1))
-            finally:
-                checking.result()
-        yield from itertools.chain(first, drawn)
-
     def _example(self, prompt: Any, place: str) -> Any:
         if isinstance(prompt, str):
             if self.task.fields != ("prompt",):
@@ -293,12 +286,12 @@ class Run(Policy):
         self.report()
 
 
-def _check_each(examples: Sequence[Any], places: Sequence[str], check: Callable[[Sequence[Any]], None]) -> None:
-    for place, example in zip(places, examples, strict=True):
-        try:
-            check([example])
-        except UserError as error:
-            raise UserError(f"{place}: {error}" if place else str(error)) from error
+@contextlib.contextmanager
+def _named(place: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{place}: {error}" if place else str(error)) from error
 
 
 def _shown(measured: Iterator[Compared], count: int, console: Console) -> Iterator[Compared]:

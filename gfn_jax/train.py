@@ -6,6 +6,7 @@ One process uses all of its machine's devices. Several, on one machine or on man
 same flags and a workdir that all of them see: by launch/, or each with --coordinator, --processes and --process_id.
 """
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from gfn_jax.config import command_line
+from gfn_jax.runtime.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="a Python file with get_config(), as in configs/")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "one of several processes: HOST:PORT of process 0")
@@ -32,6 +34,11 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory, made if it
 
 
 def main() -> None:
+    from gfn_jax.rewards.judging import import_ahead
+
+    with contextlib.suppress(UserError):  # it is said where all processes hear of it
+        import_ahead(command_line.read_config_flag(_CONFIG))
+
     from rich.console import Console
 
     from gfn_jax.api import train

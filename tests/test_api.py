@@ -12,6 +12,7 @@ import gfn_jax
 from gfn_jax import api
 from gfn_jax.api import load_config
 from gfn_jax.config.base import base
+from gfn_jax.evaluation.validation import Validation
 
 PROMPTS = ["Mara walked to the market.", "Tom sat. He bought two ropes."]
 
@@ -32,11 +33,12 @@ def opened(trained):
         yield run
 
 
-def test_training_is_quiet_and_says_what_it_came_to(trained, tmp_path, capsys):
+def test_training_is_quiet_and_says_what_it_came_to(trained, tmp_path, capsys, monkeypatch):
     assert trained.is_done
     assert trained.step == 4
     assert trained.before.keys() == trained.after.keys() >= {"elbo", "boat"}
     config = short_config(objective__name="vargrad", reward__temperature_end=1.0)
+    monkeypatch.setattr(Validation, "measure", None)  # nothing is measured again
     again = gfn_jax.train(config, trained.workdir, reward=boat)
     assert again.after == trained.after
     assert capsys.readouterr() == ("", "")

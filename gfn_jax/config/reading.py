@@ -106,6 +106,20 @@ def _with_younger_keys(raw: dict[str, Any]) -> dict[str, Any]:
     return filled
 
 
+def without_younger_keys(raw: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A part of a configuration as an older version writes it, where nothing is asked for that it did not do."""
+    kept = {}
+    for key, value in raw.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            value = without_younger_keys(value, f"{name}.")
+            if not value and any(younger.startswith(f"{name}.") for younger in YOUNGER):
+                continue
+        if name not in YOUNGER or YOUNGER[name] != value:
+            kept[key] = value
+    return kept
+
+
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """A tree's leaves by their dotted keys; an empty branch is a leaf."""
     for key, value in tree.items():

@@ -89,10 +89,10 @@ def compare(
     scorer = _Scorer(experiment, adapter, samples, text_figures)
     size = experiment.config.eval.prompts_per_batch
     batches = [_Batch(experiment, examples, first) for first in range(0, len(examples), size)]
+    checked = experiment.request_check(examples)  # by the reward's own models, which start meanwhile
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        checking = pool.submit(experiment.check_rewards, examples)  # by the reward's own models, which start meanwhile
         list(pool.map(compile_ahead, scorer.to_compile(methods, batches[0])))
-        checking.result()
+    checked()
     for method in methods:
         yield scorer.measure(method, batches)
 

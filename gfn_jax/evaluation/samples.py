@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -60,8 +60,13 @@ class Samples:
 
         self._draw, self._worth = make_draw(structure, rules), worth
 
-    def drawn(self, examples: Sequence[Any], method: Method, seed: int) -> Iterator[tuple[Any, list[Sample]]]:
-        """Every example with its continuations, likeliest first; with fewer where there are no more."""
+    def drawn(
+        self, examples: Sequence[Any], method: Method, seed: int, checked: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[Any, list[Sample]]]:
+        """Every example with its continuations, likeliest first; with fewer where there are no more.
+
+        `checked` is called once the first are drawn, and before the reward is asked about any.
+        """
         experiment = self._experiment
         ways = batch_size(experiment.mesh)
         size = min(experiment.config.eval.prompts_per_batch, -(-len(examples) // ways) * ways)
@@ -71,6 +76,8 @@ class Samples:
             prompts, key = self._encode(padded), key_for(seed, Purpose.SAMPLING, number)
             weights = self._adapter, experiment.frozen
             trajectories, is_there_N = self._draw(method.draw, *weights, prompts, key, method.arguments)
+            if number == 0:
+                checked()
             is_asked_N = np.asarray(is_there_N)
             is_asked_N = is_asked_N & (np.arange(len(is_asked_N)) < len(is_asked_N) // size * len(own))
             found = self._said(padded, prompts, trajectories, is_asked_N)

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gfn_jax import objectives
+from gfn_jax.config.reading import without_younger_keys
 from gfn_jax.config.schema import Config, check_terminal_reward
 from gfn_jax.experiment.snapshot import Snapshot
 from gfn_jax.experiment.train_step import StepFunctions
@@ -102,7 +103,7 @@ class Experiment:
         return {
             "reward": _identity(self.reward),
             "content": self.content,
-            "config": self.config.model_dump(mode="json", include=_OF_REWARDS),
+            "config": without_younger_keys(self.config.model_dump(mode="json", include=_OF_REWARDS)),
         }
 
     def content_key(self, example: Any) -> str:
@@ -113,9 +114,12 @@ class Experiment:
         }
         return text_sha256(json.dumps(said, sort_keys=True))[:32]
 
-    def check_rewards(self, examples: Sequence[Any]) -> None:
-        """Raises `UserError` where the reward has no use for an example; every process asks about some of them."""
-        self.reward.check(examples[jax.process_index() :: jax.process_count()])
+    def request_check(self, examples: Sequence[Any]) -> Callable[[], None]:
+        """Starts what checks examples on the reward's behalf; every process asks about some of them.
+
+        Calling what it returns waits, and raises `UserError` where the reward has no use for an example.
+        """
+        return self.reward.request_check(examples[jax.process_index() :: jax.process_count()])
 
     def check_prompts(self, examples: Sequence[Any], *, in_buckets: bool = True) -> None:
         """Raises `UserError`, naming an example, where a prompt is empty, leaves no room to go on or fits no bucket."""

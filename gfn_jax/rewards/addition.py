@@ -1,6 +1,6 @@
 """Rewards that add something to another one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gfn_jax.models.parts import Weights
@@ -15,8 +15,14 @@ class Addition(Reward):
         self.inner, self.granularity = inner, inner.granularity
         self.gives_log_likelihood = inner.gives_log_likelihood
 
-    def check(self, examples: Sequence[Any]) -> None:
-        self.inner.check(examples)
+    def request_check(self, examples: Sequence[Any]) -> Callable[[], None]:
+        checked = self.inner.request_check(examples)
+
+        def wait() -> None:
+            checked()
+            self.check(examples)
+
+        return wait
 
     def to_compile(self, frozen: Weights, prompts: Prompts, trajectories: Trajectories) -> Sequence[Call]:
         return self.inner.to_compile(frozen, prompts, trajectories)

@@ -139,9 +139,9 @@ class ContradictionReward(Reward):
         own = self._context.rows.on_this_process(frozen)
         return [Call(self._log_likelihood, (frozen, prompts, trajectories)), *self._answerer.to_compile(own)]
 
-    def check(self, examples: Sequence[Claim]) -> None:
+    def request_check(self, examples: Sequence[Claim]) -> Callable[[], None]:
         premises = [fact for claim in examples for fact in (claim.edit_fact, claim.original_fact)]
-        self._pool.submit("check_premises", premises).result()
+        return self._pool.submit("check_premises", premises).result
 
     def explain(self, frozen: Weights, examples: Sequence[Claim], texts: Sequence[str]) -> list[dict[str, Any]]:
         """The frozen model's answer to each question, and P(contradiction) of the edited fact and of the original."""

@@ -1,7 +1,11 @@
 """Batches of fixed shapes, so that what a model makes of a row depends on nothing else in its batch."""
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
+
+# Or PyTorch's products by MKL sum a row in an order that may depend on its place. Read at the first product.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 SHORTEST_BUCKET = 16
 

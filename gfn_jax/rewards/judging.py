@@ -17,7 +17,7 @@ CLASSIFIER = "gfn_jax.rewards.classifier:Classifier"
 def import_ahead(config: Config) -> None:
     """Begins to import what the judges of a configuration stand on, if any; before jax, which takes as long."""
     if any(judge.name_or_path and judge.device == "cpu" for judge in (config.reward.nli, config.reward.sentences)):
-        side_process.import_ahead(CLASSIFIER)
+        side_process.import_ahead()
 
 
 class Answer(Protocol):

@@ -92,6 +92,10 @@ class Reward(abc.ABC):
         Each process is given some of the examples.
         """
 
+    def request_check(self, examples: Sequence[Any]) -> Callable[[], None]:
+        """The same for a reward whose own models check: starts them; calling what it returns waits for them."""
+        return lambda: self.check(examples)
+
     def to_compile(self, frozen: Weights, prompts: Prompts, trajectories: Trajectories) -> Sequence[Call]:
         """What computing a batch's components will call, to be compiled ahead; of the batch, only shapes are given."""
         return ()

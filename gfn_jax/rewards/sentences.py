@@ -59,10 +59,15 @@ class SentenceReward(Addition):
         inner = {name: values for name, values in components.items() if name != "log_sentence"}
         return self.inner.combine(inner, step) + self._weight * components["log_sentence"]
 
-    def check(self, examples: Sequence[Any]) -> None:
+    def request_check(self, examples: Sequence[Any]) -> Callable[[], None]:
         judged = self._judge(["A model that cannot judge this sentence says why before the first step."])
-        super().check(examples)
-        judged()
+        checked = super().request_check(examples)
+
+        def wait() -> None:
+            checked()
+            judged()
+
+        return wait
 
     def judges(self) -> Mapping[str, str]:
         own = {f"model of {_KEYS[0]}": self._pool.sha256} if self._pool else {}

@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from gfn_jax.runtime.errors import TrainingError, UserError
 
+_PRELOADED = "gfn_jax.rewards.ahead"
 _CAN_FORK = sys.platform == "linux"
 """Elsewhere libraries that PyTorch stands on may not survive it."""
 
@@ -51,15 +53,11 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def import_ahead(factory: str) -> None:
-    """Begins to import what a factory's workers need, in the background: in the process that they are forked from.
-
-    The first one of a process decides; the workers of others import themselves what they need besides.
-    """
-    if not _CAN_FORK:
-        return
-    multiprocessing.set_forkserver_preload([factory.partition(":")[0]])
-    multiprocessing.forkserver.ensure_running()
+def import_ahead() -> None:
+    """Begins to import what judges stand on, in the process that workers are forked from, which ends with this one."""
+    if _CAN_FORK:
+        multiprocessing.set_forkserver_preload([_PRELOADED])
+        multiprocessing.forkserver.ensure_running()
 
 
 class Job:
@@ -99,8 +97,8 @@ class WorkerPool:
 
     timeout_s  seconds after which a call counts as hung; the first one of a worker includes building
     attempts   how often a call is tried before its failure is final
-    is_forked  whether workers begin as copies of a process that has imported what `factory` needs, which a GPU's driver
-               does not survive; without, each imports it
+    is_forked  whether workers begin as copies of a process that has imported what judges stand on (`ahead.py`), which a
+               GPU's driver does not survive; without, each imports it
     failures   how many attempts failed so far
     """
 
@@ -117,8 +115,6 @@ class WorkerPool:
         self.factory, self.timeout_s, self.attempts, self.failures = factory, timeout_s, attempts, 0
         self._settings, self._workers = settings, workers
         self._method = "forkserver" if is_forked and _CAN_FORK else "spawn"
-        if is_forked:
-            import_ahead(factory)
         self._pool = self._new_pool()
 
     def settings(self) -> Mapping[str, Any]:
@@ -130,11 +126,18 @@ class WorkerPool:
 
     def schedule(self, method: str, argument: Any) -> Any:
         """The future of a single attempt, in a new pool where the old one is broken."""
-        if not self._pool.active:  # all workers died while they had nothing to do
-            self.close()
-            self._pool = self._new_pool()
         arguments = (self.factory, self.settings(), method, argument)
-        return self._pool.schedule(_call, args=arguments, timeout=self.timeout_s)
+        if self._method == "forkserver":
+            import_ahead()
+        try:
+            if not self._pool.active:  # all workers died while they had nothing to do
+                self.close()
+                self._pool = self._new_pool()
+            return self._pool.schedule(_call, args=arguments, timeout=self.timeout_s)
+        except RuntimeError as error:  # no worker could be started
+            failed: Future[Any] = Future()
+            failed.set_exception(error)
+            return failed
 
     def explain(self, error: Exception) -> str:
         """How an attempt failed that the worker itself could not tell of."""

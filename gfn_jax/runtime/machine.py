@@ -12,6 +12,8 @@ import jax
 
 _PACKAGES = ("gfn-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "torch", "transformers")
 
+_OF_NO_PROGRAM = ("--xla_force_host_platform_device_count", "--xla_gpu_shard_autotuning")
+
 
 def describe_machine() -> dict[str, str | int]:
     """Devices, processes, system, and the versions of what is installed."""
@@ -55,9 +57,9 @@ def describe_commit() -> str:
 
 
 def _xla_flags() -> str:
-    """The compiler's flags, in alphabetical order, but for the number of a CPU's virtual devices."""
+    """The compiler's flags, in alphabetical order, but for those that change no program."""
     flags = os.environ.get("XLA_FLAGS", "").split()
-    return " ".join(sorted(flag for flag in flags if not flag.startswith("--xla_force_host_platform_device_count")))
+    return " ".join(sorted(flag for flag in flags if not flag.startswith(_OF_NO_PROGRAM)))
 
 
 def _version(name: str) -> str:

@@ -1,6 +1,5 @@
 """All that happens before a run's first step: reading, checking, compiling, taking possession of its directory."""
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
@@ -89,16 +88,14 @@ def prepare(
     console.print(f"{len(examples.train)} training and {len(examples.validation)} validation examples; compiling ...")
 
     # The reward's own models, which check the examples too, start meanwhile.
-    checking = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1)).submit(
-        experiment.check_rewards, everything
-    )
+    checked = experiment.request_check(everything)
     beginning = experiment.beginning()
     warm_up = stack.enter_context(WarmUp(experiment, beginning.state, examples.train))
     validation = Validation(experiment, examples.validation)
     warm_up.add(validation.to_compile())
     like = validation.sample_frozen()
     with distributed.in_agreement():
-        checking.result()
+        checked()
         check_names("a component of the reward", like())
         judges = experiment.reward.judges()
     with distributed.in_agreement():

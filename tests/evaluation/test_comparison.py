@@ -12,6 +12,7 @@ from gfn_jax import policies
 from gfn_jax.config.reading import parse_config
 from gfn_jax.evaluation.comparison import Compared
 from gfn_jax.evaluation.methods import Method
+from gfn_jax.rewards.likelihood import LikelihoodReward
 from gfn_jax.rewards.names import RESERVED
 from gfn_jax.runtime.errors import UserError
 from gfn_jax.terminal import print_evaluation as evaluate
@@ -78,7 +79,9 @@ def test_only_exact_samples_have_a_variance(said_and_written):
     assert with_variance == {"GFlowNet", "sampling"}
 
 
-def test_how_prompts_fall_into_batches_changes_no_search(workdir, said_and_written):
+def test_how_prompts_fall_into_batches_changes_no_search(workdir, said_and_written, monkeypatch):
+    """Nor does it whether the likelihood is taken from the reward's components or computed again."""
+    monkeypatch.setattr(LikelihoodReward, "gives_log_likelihood", False)
     file = workdir / "config.json"
     settings = parse_config(json.loads(file.read_text()))
     assert settings.eval.prompts_per_batch == 4  # of five prompts

@@ -229,11 +229,11 @@ def test_components_combine_as_configured(experiment, overrides, step, expected,
 
 def test_a_fact_that_is_too_long_is_named_before_training(experiment):
     with pytest.raises(UserError, match="at most half of its 64 may go to the fact"):
-        experiment.reward.check([EDITS[0].model_copy(update={"edit_fact": "goat " * 40})])
+        experiment.reward.request_check([EDITS[0].model_copy(update={"edit_fact": "goat " * 40})])()
 
 
 def test_an_nli_model_that_is_none_is_named_before_training(tmp_path):
     directory = save_nli(tmp_path, ["LABEL_0", "LABEL_1", "LABEL_2"])
     refused = pytest.raises(UserError, match=r"Set reward\.nli\.contradiction_label")
     with build(contradiction_config(reward__nli__name_or_path=str(directory))) as experiment, refused:
-        experiment.check_rewards(EDITS)
+        experiment.request_check(EDITS)()
