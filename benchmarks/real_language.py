@@ -160,9 +160,9 @@ def summarise(rows: list[dict[str, Any]], place: Path) -> None:
 
 
 def write(file: Path, result: dict[str, Any]) -> None:
-    """As JSON, the values of all prompts on one line."""
+    """As JSON, what holds nothing but plain values on one line."""
     text = json.dumps(finite(result), indent=1)
-    file.write_text(re.sub(r"\[[-\d.,\s]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text) + "\n")
+    file.write_text(re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda found: re.sub(r"\s+", " ", found[0]), text) + "\n")
 
 
 def main() -> None:
