@@ -19,7 +19,9 @@ class Embedder:
     depends neither on its batch-mates nor on its place among them.
     """
 
-    def __init__(self, name_or_path: str, *, device: str, dtype: str, batch_size: int, max_length: int, threads: int):
+    def __init__(
+        self, name_or_path: str, *, device: str, dtype: str = "float32", batch_size: int, max_length: int, threads: int
+    ):
         """Raises `UserError` where the model cannot be loaded, or is no transformer."""
         torch.set_num_threads(threads)
         disable_progress_bar()  # the terminal is the main process's
