@@ -43,16 +43,17 @@ def attention(
     count, before = q_BxSxQxGxMxK.shape[2], own.keys.shape[2] - q_BxSxQxGxMxK.shape[2]
     if count <= LONGEST_WHOLE:
         return _attention(q_BxSxQxGxMxK, own, own_mask_QxC, scale, prompt, prompt_mask_BxQxP)
+    # What a block's softmax needs is computed again on the way back, or all blocks' would be kept for it.
+    of_block = jax.checkpoint(_attention, static_argnums=3)
     found = []
     for first in range(0, count, BLOCK):
-        rows, seen = slice(first, min(first + BLOCK, count)), slice(before + min(first + BLOCK, count))
+        end = min(first + BLOCK, count)
+        rows, seen = slice(first, end), slice(before + end)
         mask_BxQxP = prompt_mask_BxQxP
         if mask_BxQxP is not None and mask_BxQxP.shape[1] > 1:
             mask_BxQxP = mask_BxQxP[:, rows]
-        # What a block's softmax needs is computed again on the way back, or all blocks' would be kept for it.
-        block = jax.checkpoint(_attention, static_argnums=3)
         own_seen = jax.tree.map(lambda x, seen=seen: x[:, :, seen], own)
-        found.append(block(q_BxSxQxGxMxK[:, :, rows], own_seen, own_mask_QxC[rows, seen], scale, prompt, mask_BxQxP))
+        found.append(of_block(q_BxSxQxGxMxK[:, :, rows], own_seen, own_mask_QxC[rows, seen], scale, prompt, mask_BxQxP))
     return jnp.concatenate(found, 2)
 
 

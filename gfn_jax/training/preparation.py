@@ -88,7 +88,8 @@ def prepare(
     console.print(f"{len(examples.train)} training and {len(examples.validation)} validation examples; compiling ...")
 
     # The reward's own models, which check the examples too, start meanwhile.
-    checked = experiment.request_check(everything)
+    with distributed.in_agreement():
+        checked = experiment.request_check(everything)
     beginning = experiment.beginning()
     warm_up = stack.enter_context(WarmUp(experiment, beginning.state, examples.train))
     validation = Validation(experiment, examples.validation)
