@@ -108,6 +108,7 @@ def main() -> None:
         "prompts": args.prompts,
         "tokens": {"prompt": args.prompt_tokens, "sample": args.tokens, "samples": args.samples},
         "phases": phases,
+        "peak_gb": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0) / 1e9,
         "trajectories_per_s": args.prompts * args.samples / sum(phase["seconds"] for phase in phases.values()),
         "operations": operations,
         **describe(),
@@ -124,6 +125,8 @@ def main() -> None:
         )
     console = Console()
     console.print(table)
+    if result["peak_gb"]:
+        console.print(f"at most {result['peak_gb']:.2f} GB of the device at once")
     table = Table("operation", "s", "runs")
     for name, seconds, times in operations:
         table.add_row(name, f"{seconds:.3f}", str(times))

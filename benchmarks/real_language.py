@@ -3,7 +3,7 @@
     python data/fetch.py smollm2
     python data/fetch.py minilm
     python benchmarks/real_language.py --workdir runs/real --out docs/results/real_language \
-        --prompts FILE [--facts FILE] [--minutes 60] [--only PART]
+        --prompts FILE [--facts FILE] [--minutes 60] [--only PART] [FLAG ...]
 
 FILEs are prompts, one on each line, and fact edits as `data/zsre/convert.py` writes them. The questions ask
 `data/nli/judge` and, as the second judge, `data/nli/judge_second`, which `data/nli/train_judge.py` makes of two halves
@@ -13,6 +13,9 @@ FILEs are prompts, one on each line, and fact edits as `data/zsre/convert.py` wr
 that has its file there is not made again, whatever the code has become since: each says of which commit it is. So the
 runs may be made on several machines, one after the other. No run begins after the minutes are over. Ways to decode the
 frozen model are compared once for each seed, with the first end temperature, as no policy changes them.
+
+Further FLAGs go to every training, and into its row. On a GPU one bucket saves programs to compile:
+--config.data.prompt_buckets="(96,)" for prompts, "(192,)" for questions.
 """
 
 import argparse
@@ -48,12 +51,13 @@ QUESTIONS = {  # kind of reward -> its weights
 
 
 class Run(NamedTuple):
-    """`about` is what the run's row begins with."""
+    """`about` is what the run's row begins with; `flags` are the caller's own."""
 
     name: str
     about: dict[str, Any]
     training: list[str]
     comparing: list[str]
+    flags: tuple[str, ...] = ()
 
 
 def continuations(prompts: str) -> Iterator[Run]:
@@ -82,7 +86,7 @@ def _training(config: str, settings: dict[str, Any]) -> list[str]:
 
 
 def do(run: Run, place: Path) -> None:
-    for command, flags in (("train", run.training), ("evaluate", run.comparing)):
+    for command, flags in (("train", [*run.training, *run.flags]), ("evaluate", run.comparing)):
         subprocess.run([sys.executable, "-m", f"gfn_jax.{command}", f"--workdir={place}", *flags], check=True)
 
 
@@ -101,6 +105,7 @@ def row(run: Run, place: Path) -> dict[str, Any]:
         "commit": json.loads((place / "machine.json").read_text())["commit"],
         "machine": evaluation["machine"],
         "checkpoint": evaluation["step"],
+        "flags": run.flags,
         "steps": steps[-1]["step"],
         "seconds_per_step": float(np.median([each["train/seconds"] for each in steps])),
         **{name: float(np.median([each.get(name, 0.0) for each in steps])) for name in phases},
@@ -173,10 +178,16 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9)
     parser.add_argument("--only", default="", help="runs whose name holds this")
     parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
+    args, flags = parser.parse_known_args()
 
     args.out.mkdir(parents=True, exist_ok=True)
-    runs = [*(continuations(args.prompts) if args.prompts else ()), *(questions(args.facts) if args.facts else ())]
+    runs = [
+        run._replace(flags=tuple(flags))
+        for run in (
+            *(continuations(args.prompts) if args.prompts else ()),
+            *(questions(args.facts) if args.facts else ()),
+        )
+    ]
     end = time.monotonic() + 60 * args.minutes
     for run in runs:
         file = args.out / f"{run.name}.json"

@@ -1,17 +1,21 @@
 """One optimiser step by this project and by PyTorch (transformers and peft): the same work, alternating, in one run.
 
     python benchmarks/step_time.py [--model gpt2] [--prompts 4] [--rounds 7] [--out FILE.json] [--plot FILE]
+    python benchmarks/step_time.py --model gpt2-xl --dtype bfloat16 --remat --prompts 32 --microbatch 32 \
+        --torch_microbatch 8                                                               the paper's, on a GPU
 
-Next-sentence continuation with a language model in float32: GPT-2's 124 million parameters with random weights, or
-that of a directory such as data/smollm2/model. Prompts of 40 tokens, 8 samples of up to 30, LoRA of rank 64 on all
-linear layers. Three systems, each in a process of its own:
+Next-sentence continuation with a language model: GPT-2's 124 million parameters with random weights, another size of
+it, or that of a directory such as data/smollm2/model. Prompts of 40 tokens, 8 samples of up to 30, LoRA of rank 64 on
+all linear layers. On a GPU where JAX and PyTorch see one, else on the processor. Three systems, each in a process of
+its own:
 
     ours        sampling, likelihood reward and update, as `python -m gfn_jax.train` does them
     as_written  PyTorch as commonly written: prompt by prompt, tokens drawn one by one with gradients recorded, the
                 frozen model's pass over what was drawn, then backward
     at_best     PyTorch with all prompts at once: `generate` without gradients, one teacher-forced pass with them
 
-Before anything is timed, the three agree on log pi, log R and the loss of given trajectories to 1e-4. The floor is
+Before anything is timed, the three agree on log pi, log R and the loss of given trajectories to 1e-4, in bfloat16 to
+5e-2. The floor is
 what ours computes, its matrix products counted in the compiled programs with their loops' trip counts, at the best
 rate that a product of 2,048 x 2,048 x 2,048 reaches here in either framework, or the bytes that these products read
 and write at the rate of a large copy, whichever takes longer, program by program.
@@ -28,7 +32,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from machine import describe
@@ -38,27 +42,44 @@ from rich.table import Table
 
 PROMPT, SAMPLES, LENGTH, RANK, TERMINATOR, TEMPERATURE = 40, 8, 30, 64, 13, 0.8
 SYSTEMS = ("ours", "as_written", "at_best")
-AGREEMENT = 1e-4
+DEVICE, PRODUCT = ("cpu", "cuda"), (2048, 8192)  # without a GPU, and with one
+SIZES = {
+    "gpt2-large": {"n_layer": 36, "n_embd": 1280, "n_head": 20},
+    "gpt2-xl": {"n_layer": 48, "n_embd": 1600, "n_head": 25},
+}
+AGREEMENT = {"float32": 1e-4, "bfloat16": 5e-2}
 
 
-def settings(prompts: int, model: str) -> Any:
+class Setting(NamedTuple):
+    """What the systems have in common, and what each may choose."""
+
+    directory: Path
+    prompts: int
+    dtype: str
+    remat: bool
+    microbatch: int
+    torch_microbatch: int
+
+
+def settings(given: Setting) -> Any:
     """The configuration of our side."""
     from gfn_jax.config.base import base
     from gfn_jax.config.reading import parse_config
 
     raw = base()
-    raw.data.path, raw.model.name_or_path = "none", model
+    raw.data.path, raw.model.name_or_path = "none", str(given.directory / "model")
+    raw.model.dtype, raw.model.remat = given.dtype, given.remat
     raw.model.lora.rank = raw.model.lora.alpha = RANK
     raw.sampling.samples_per_prompt, raw.sampling.min_len, raw.sampling.max_len = SAMPLES, 0, LENGTH
     raw.reward.temperature_start = raw.reward.temperature_end = TEMPERATURE
-    raw.train.prompts_per_step, raw.train.microbatch_prompts = prompts, min(4, prompts)
+    raw.train.prompts_per_step, raw.train.microbatch_prompts = given.prompts, given.microbatch
     return parse_config(raw.to_dict())
 
 
 class Ours:
     """This project's step, from the functions that training compiles."""
 
-    def __init__(self, directory: Path, prompts: int):
+    def __init__(self, given: Setting):
         import jax
 
         from gfn_jax.models.layout import WHEREVER
@@ -67,12 +88,12 @@ class Ours:
         from gfn_jax.planning.programs import outline
         from gfn_jax.runtime.startup import configure_jax
 
-        config = settings(prompts, str(directory / "model"))
-        configure_jax("float32")
+        config = settings(given)
+        configure_jax(given.dtype)
         mesh, found = make_mesh(1, 1), find_model(config.model, WHEREVER)
         shardings = weight_shardings(mesh, found.structure, fsdp=False)
         adapter, self._frozen, _ = load_model(found, mesh, shardings, config.seed)
-        banned = np.load(directory / "banned.npy")
+        banned = np.load(given.directory / "banned.npy")
         self._step = outline(config, found.structure, mesh, banned, terminator=TERMINATOR)
         adapter = jax.tree.map(lambda x: 0.05 * jax.random.normal(jax.random.key(1), x.shape), adapter)
         self._state = self._step.functions.init(adapter)
@@ -126,12 +147,33 @@ class Ours:
         lengths = np.full(len(prompts_BxP), PROMPT, np.int32)
         return self._step.context.rows.place(Prompts(prompts_BxP.astype(np.int32), lengths))
 
-    def product(self, size: int) -> Callable[[], Any]:
+    def product_rate(self) -> float:
+        """FLOPs a second of a large product."""
         import jax
         import jax.numpy as jnp
 
-        x, multiply = jnp.ones((size, size)), jax.jit(jnp.matmul)
-        return lambda: multiply(x, x).block_until_ready()
+        size = PRODUCT[jax.default_backend() != "cpu"]
+        x = jax.random.normal(jax.random.key(0), (size, size), jnp.dtype(self._step.context.config.model.dtype))
+        multiply = jax.jit(jnp.matmul)
+        return 2 * size**3 / best_time(lambda: multiply(x, x).block_until_ready())
+
+    def copy_rate(self) -> float:
+        """Bytes read and written a second while a large array is copied."""
+        import jax
+        import jax.numpy as jnp
+
+        if jax.default_backend() == "cpu":
+            source, target = np.ones(1 << 28, np.uint8), np.empty(1 << 28, np.uint8)
+            return 2 * source.size / best_time(lambda: np.copyto(target, source), tries=5)
+        x, add = jnp.ones(1 << 30, jnp.float32), jax.jit(lambda x: x + 1)
+        return 2 * x.nbytes / best_time(lambda: add(x).block_until_ready())
+
+    def peak_memory(self) -> int:
+        """Bytes: of the device, or of this process where it is the processor."""
+        import jax
+
+        found = jax.devices()[0].memory_stats() or {}
+        return found.get("peak_bytes_in_use") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def programs(self) -> dict[str, tuple[float, float]]:
         """FLOPs, and bytes of operands and results, of the matrix products of each compiled program."""
@@ -145,45 +187,64 @@ class Ours:
 class Torch:
     """A system in PyTorch behind the same methods."""
 
-    def __init__(self, name: str, directory: Path):
+    def __init__(self, name: str, given: Setting):
+        import torch
         import torch_gflownet
 
+        torch.set_default_device(DEVICE[torch.cuda.is_available()])
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
         policy = {"as_written": torch_gflownet.TorchAsWritten, "at_best": torch_gflownet.TorchAtBest}[name]
-        sizes = {"samples": SAMPLES, "length": LENGTH, "terminator": TERMINATOR}
-        self._policy = policy(directory, **sizes, threads=len(os.sched_getaffinity(0)))
+        self._dtype = getattr(torch, given.dtype)
+        sizes = {"samples": SAMPLES, "length": LENGTH, "terminator": TERMINATOR, "microbatch": given.torch_microbatch}
+        self._policy = policy(given.directory, **sizes, dtype=self._dtype)
 
     def evaluate(self, *arrays: np.ndarray) -> list[np.ndarray]:
         import torch
         from torch_gflownet import Prompts
 
         prompts_BxP, *trajectories = arrays
-        given = Prompts.padded(prompts_BxP.tolist()), *(torch.from_numpy(x).long() for x in trajectories)
+        given = Prompts.padded(prompts_BxP.tolist()), *(torch.tensor(x).long() for x in trajectories)
         with torch.no_grad():
-            return [values.numpy() for values in self._policy.evaluate(*given, TEMPERATURE)]
+            return [values.cpu().numpy() for values in self._policy.evaluate(*given, TEMPERATURE)]
 
     def train_step(self, prompts_BxP: np.ndarray) -> None:
         from torch_gflownet import Prompts
 
         self._policy.train_step(Prompts.padded(prompts_BxP.tolist()), TEMPERATURE)
+        self._wait()
 
-    def product(self, size: int) -> Callable[[], Any]:
+    def product_rate(self) -> float:
         import torch
 
-        x = torch.ones(size, size)
-        return lambda: x @ x
+        size = PRODUCT[torch.cuda.is_available()]
+        x = torch.randn(size, size, dtype=self._dtype)
+
+        def multiply() -> None:
+            _ = x @ x
+            self._wait()
+
+        return 2 * size**3 / best_time(multiply)
+
+    def peak_memory(self) -> int:
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.max_memory_allocated()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def _wait(self) -> None:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
 
 
-def serve(name: str, directory: Path, prompts: int, orders: Connection) -> None:
+def serve(name: str, given: Setting, orders: Connection) -> None:
     """A system's process: does what it is told, by the name of a method, and answers with result and seconds."""
-    system = Ours(directory, prompts) if name == "ours" else Torch(name, directory)
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # a GPU is shared with the others
+    system = Ours(given) if name == "ours" else Torch(name, given)
     while order := orders.recv():
         method, *arguments = order
-        if method == "peak_memory":
-            orders.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, 0.0))
-            continue
-        if method == "product_rate":
-            orders.send((2 * arguments[0] ** 3 / best_time(system.product(*arguments)), 0.0))
-            continue
         started = time.perf_counter()
         result = getattr(system, method)(*arguments)
         orders.send((result, time.perf_counter() - started))
@@ -192,10 +253,10 @@ def serve(name: str, directory: Path, prompts: int, orders: Connection) -> None:
 class Worker:
     """A system in a process of its own; a context, at whose end the process is ended."""
 
-    def __init__(self, name: str, directory: Path, prompts: int):
+    def __init__(self, name: str, given: Setting):
         context = multiprocessing.get_context("spawn")
         self._orders, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(name, directory, prompts, theirs))
+        self._process = context.Process(target=serve, args=(name, given, theirs))
         self._process.start()
         theirs.close()
 
@@ -225,13 +286,7 @@ def best_time(compute: Callable[[], Any], tries: int = 10) -> float:
     return min(seconds)
 
 
-def copy_rate(size: int = 1 << 28) -> float:
-    """Bytes read and written a second while a large array is copied."""
-    source, target = np.ones(size, np.uint8), np.empty(size, np.uint8)
-    return 2 * size / best_time(lambda: np.copyto(target, source), tries=5)
-
-
-def prepare(directory: Path, model: str) -> None:
+def prepare(directory: Path, model: str, dtype: str) -> None:
     """A model on disk and a mask of banned items, the same for all."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -240,7 +295,9 @@ def prepare(directory: Path, model: str) -> None:
         (directory / "model").symlink_to(Path(model).absolute())
     else:
         torch.manual_seed(0)
-        AutoModelForCausalLM.from_config(AutoConfig.for_model(model)).save_pretrained(directory / "model")
+        sizes = SIZES.get(model, {})
+        whole = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **sizes))
+        whole.to(getattr(torch, dtype)).save_pretrained(directory / "model")
     vocabulary = AutoConfig.from_pretrained(directory / "model").vocab_size
     banned = np.random.default_rng(0).random(vocabulary) < 0.03  # about as many as the default bans
     banned[TERMINATOR] = False
@@ -264,8 +321,14 @@ def largest_difference(one: list[np.ndarray], other: list[np.ndarray], length_N:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="gpt2", help="gpt2, with random weights, or a Hugging Face directory")
+    parser.add_argument(
+        "--model", default="gpt2", help="gpt2, gpt2-large or gpt2-xl, with random weights, or a Hugging Face directory"
+    )
+    parser.add_argument("--dtype", default="float32", choices=AGREEMENT)
+    parser.add_argument("--remat", action="store_true", help="ours computes a layer again in the backward pass")
     parser.add_argument("--prompts", type=int, default=4, help="in an optimiser step, with 8 samples each")
+    parser.add_argument("--microbatch", type=int, help="prompts whose gradient ours computes at once; default 4")
+    parser.add_argument("--torch_microbatch", type=int, help="and PyTorch at its best; default all")
     parser.add_argument("--rounds", type=int, default=7, help="steps of each system that are timed, in turn")
     parser.add_argument("--systems", nargs="+", default=SYSTEMS, choices=SYSTEMS)
     parser.add_argument("--out", type=Path)
@@ -277,12 +340,14 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as place:
         directory = Path(place)
-        process = multiprocessing.get_context("spawn").Process(target=prepare, args=(directory, args.model))
+        process = multiprocessing.get_context("spawn").Process(target=prepare, args=(directory, args.model, args.dtype))
         process.start()
         process.join()
         if process.exitcode:
             raise SystemExit(f"--model {args.model} could not be prepared")
-        result = measure(args, directory, prompts_BxP, rng)
+        at_once = args.microbatch or min(4, args.prompts), args.torch_microbatch or args.prompts
+        given = Setting(directory, args.prompts, args.dtype, args.remat, *at_once)
+        result = measure(args, given, prompts_BxP, rng)
     result["trajectories_per_step"] = trajectories
     report(result)
     if args.out:
@@ -291,15 +356,14 @@ def main() -> None:
         plot(result, args.plot)
 
 
-def measure(args: argparse.Namespace, directory: Path, prompts_BxP: np.ndarray, rng: np.random.Generator) -> dict:
+def measure(args: argparse.Namespace, given: Setting, prompts_BxP: np.ndarray, rng: np.random.Generator) -> dict:
     import contextlib
 
+    directory = given.directory
     with contextlib.ExitStack() as stack:
-        ours = stack.enter_context(Worker("ours", directory, args.prompts))
+        ours = stack.enter_context(Worker("ours", given))
         ours.do("save_adapter", directory / "adapter")
-        others = {
-            name: stack.enter_context(Worker(name, directory, args.prompts)) for name in args.systems if name != "ours"
-        }
+        others = {name: stack.enter_context(Worker(name, given)) for name in args.systems if name != "ours"}
         workers = {"ours": ours, **others}
 
         banned = np.load(directory / "banned.npy")
@@ -312,7 +376,7 @@ def measure(args: argparse.Namespace, directory: Path, prompts_BxP: np.ndarray, 
             for name, worker in workers.items()
         }
         agreement = {name: largest_difference(values[name], values["ours"], length_N) for name in others}
-        if wrong := [name for name, difference in agreement.items() if not difference <= AGREEMENT]:
+        if wrong := [name for name, difference in agreement.items() if not difference <= AGREEMENT[args.dtype]]:
             raise SystemExit(f"not the same computation as ours: {', '.join(wrong)}: {agreement}")
         for worker in workers.values():
             worker.do("train_step", prompts_BxP)
@@ -321,15 +385,18 @@ def measure(args: argparse.Namespace, directory: Path, prompts_BxP: np.ndarray, 
             for name, worker in workers.items():
                 seconds[name].append(worker.timed("train_step", prompts_BxP)[1])
         peak = {name: worker.do("peak_memory") for name, worker in workers.items()}
-        rates = {name: worker.do("product_rate", 2048) for name, worker in workers.items()}
-        programs = ours.do("programs")
+        rates = {name: worker.do("product_rate") for name, worker in workers.items()}
+        programs, bandwidth = ours.do("programs"), ours.do("copy_rate")
 
-    rate, bandwidth = max(rates.values()), copy_rate()
+    rate = max(rates.values())
     floor = {name: max(flops / rate, size / bandwidth) for name, (flops, size) in programs.items()}
     median = {name: statistics.median(values) for name, values in seconds.items()}
     return {
         "model": args.model,
+        "dtype": args.dtype,
+        "remat": args.remat,
         "prompts": args.prompts,
+        "microbatch": {"ours": given.microbatch, "at_best": given.torch_microbatch},
         "seconds": {name: interval(values) for name, values in seconds.items()},
         "times_faster_than": {
             name: interval([theirs / mine for theirs, mine in zip(seconds[name], seconds["ours"], strict=True)])

@@ -51,19 +51,25 @@ class Prompts:
 class TorchPolicy(abc.ABC):
     """What both have: the model, the masks, the reward, the loss and the optimiser."""
 
-    def __init__(self, directory: Path, *, samples: int, length: int, terminator: int, threads: int):
-        """`directory` holds `model`, the PEFT adapter `adapter` to begin with, and `banned.npy`."""
-        torch.set_num_threads(threads)
+    def __init__(
+        self, directory: Path, *, samples: int, length: int, terminator: int, dtype: torch.dtype, microbatch: int
+    ):
+        """`directory` holds `model`, the PEFT adapter `adapter` to begin with, and `banned.npy`.
+
+        Weights are in `dtype` and on PyTorch's default device, the adapter in float32; `microbatch` prompts have their
+        gradient computed at once, where that is a choice.
+        """
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_pretrained(directory / "model", dtype=torch.float32).eval()
+        device = torch.get_default_device()
+        model = AutoModelForCausalLM.from_pretrained(directory / "model", dtype=dtype).to(device).eval()
         self.model = PeftModel.from_pretrained(model, directory / "adapter", is_trainable=True).eval()
         given, loaded = load_file(directory / "adapter" / "adapter_model.safetensors"), self.adapter()
-        if given.keys() != loaded.keys() or not all(torch.equal(given[name], loaded[name]) for name in given):
+        if given.keys() != loaded.keys() or not all(torch.equal(given[name], loaded[name].cpu()) for name in given):
             raise ValueError("PEFT did not load the adapter that it was given, and says nothing of it")
         self.parameters = [each for each in self.model.parameters() if each.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0)
-        self.is_banned_V = torch.from_numpy(np.load(directory / "banned.npy"))
-        self.samples, self.length, self.terminator = samples, length, terminator
+        self.is_banned_V = torch.from_numpy(np.load(directory / "banned.npy")).to(device)
+        self.samples, self.length, self.terminator, self.microbatch = samples, length, terminator, microbatch
 
     def train_step(self, prompts: Prompts, temperature: float) -> float:
         """One optimiser step; the loss."""
@@ -88,13 +94,13 @@ class TorchPolicy(abc.ABC):
         """log pi of the tokens [N, L], log R of the states [N, T] and the loss of given trajectories."""
 
     def masked(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits.masked_fill(self.is_banned_V, -math.inf)
+        return logits.float().masked_fill(self.is_banned_V, -math.inf)
 
     @torch.no_grad()
     def log_r(self, prompts: Prompts, tokens_NxL, length_N, temperature: float) -> torch.Tensor:
         """log p_frozen(y_1 .. y_t ⊤ | prompt) / temperature of all states that are reached, [N, T]."""
         with self.model.disable_adapter():
-            log_p = torch.log_softmax(self.all_logits(prompts, tokens_NxL), -1)
+            log_p = torch.log_softmax(self.all_logits(prompts, tokens_NxL).float(), -1)
         log_next = log_p[:, :-1].gather(2, tokens_NxL[..., None])[..., 0]
         log_next = torch.where(torch.arange(self.length) < length_N[:, None], log_next, 0.0)
         return (cumulated(log_next) + log_p[..., self.terminator]) / temperature
@@ -166,9 +172,15 @@ class TorchAtBest(TorchPolicy):
 
     def accumulate_gradient(self, prompts, temperature):
         tokens, lengths = self.generate(prompts)
-        _, _, loss = self.evaluate(prompts, tokens, lengths, temperature)
-        loss.backward()
-        return loss.item()
+        total = 0.0
+        for rows in torch.arange(len(prompts.tokens)).split(self.microbatch):
+            samples = (rows[:, None] * self.samples + torch.arange(self.samples)).flatten()
+            some = Prompts(prompts.tokens[rows], prompts.mask[rows])
+            _, _, loss = self.evaluate(some, tokens[samples], lengths[samples], temperature)
+            loss = loss * len(rows) / len(prompts.tokens)
+            loss.backward()
+            total += loss.item()
+        return total
 
     @torch.no_grad()
     def generate(self, prompts: Prompts):

@@ -1,7 +1,11 @@
-"""Four virtual devices, strict shapes, and the small models that the tests share."""
+"""Four virtual devices, strict shapes, and the small models that the tests share.
+
+JAX_PLATFORMS=cuda (or tpu) has the tests marked `accelerator` compute there: `pytest -m accelerator`.
+"""
 
 import os
 import tempfile
+from importlib.metadata import version
 
 from compiled_cache import compiled_cache
 
@@ -10,11 +14,14 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit all of it, and so
     os.environ["XDG_CACHE_HOME"] = _CACHE.name
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(compiled_cache())  # shared with later runs
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    # What takes longest is LLVM's work on programs that then run for milliseconds. Your own XLA_FLAGS win.
-    quickly = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    devices = "--xla_force_host_platform_device_count=4"
-    os.environ["XLA_FLAGS"] = f"{quickly} {os.environ.get('XLA_FLAGS', '')} {devices}"
-    os.environ["JAX_PLATFORMS"] = "cpu"  # also beside a GPU, which workers would share
+    if os.environ.setdefault("JAX_PLATFORMS", "cpu") == "cpu":  # also beside a GPU
+        # What takes longest is LLVM's work on programs that then run for milliseconds. Your own XLA_FLAGS win.
+        quickly = "--xla_backend_optimization_level=0"
+        if version("jaxlib").startswith("0.10."):  # a later one ends where it is told of the second flag
+            quickly += " --xla_cpu_use_fusion_emitters=false"
+        devices = "--xla_force_host_platform_device_count=4"
+        os.environ["XLA_FLAGS"] = f"{quickly} {os.environ.get('XLA_FLAGS', '')} {devices}"
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # workers share a GPU
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 

@@ -17,6 +17,7 @@ _CALLED = re.compile(r"(?:calls|to_apply|body|condition)=%([\w.\-]+)|branch_comp
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CONDITION = re.compile(r"condition=%([\w.\-]+)")
 _NUMBER = re.compile(r"^(\d+)\)")
+_CONTRACTED = re.compile(r'lhs_contracting_dim(s=\{[\d,]*\}|ensions":\[[\d",]*\])')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _TILES = re.compile(r"([a-z]\w*)\[([\d,]+)\]\{([\d,]+):T\((\d+),(\d+)\)")
 _LAUNCHED = ("fusion", "custom-call", "copy", "sort", "scatter", "dot", "reduce", "convolution", "dynamic-update-slice")
@@ -129,8 +130,8 @@ class Program:
         total = 0.0
         for instruction in self._products:
             left = self._made[_names(instruction.rest)[0]][0][1]
-            found = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.rest)
-            contracted = [left[int(axis)] for axis in found[1].split(",")] if found and found[1] else []
+            found = _CONTRACTED.search(instruction.rest)
+            contracted = [left[int(axis)] for axis in re.findall(r"\d+", found[0])] if found else []
             total += 2 * math.prod(instruction.arrays[0][1]) * math.prod(contracted) * instruction.times
         return total
 
@@ -145,7 +146,12 @@ class Program:
 
     @property
     def _products(self) -> list[Instruction]:
-        return [instruction for instruction in self.instructions if instruction.operation == "dot"]
+        """Those that the compiler makes itself, and those that it leaves to a GPU's library."""
+        return [
+            instruction
+            for instruction in self.instructions
+            if instruction.operation == "dot" or 'custom_call_target="__cublas$' in instruction.rest
+        ]
 
     @property
     def collectives(self) -> list[Instruction]:
