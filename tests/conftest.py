@@ -32,6 +32,7 @@ from architectures import GROUPED, MODELS, OF_TYPE, save_model
 from gfn_jax.models.hf_architecture import READERS, make_architecture
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_default_matmul_precision", "highest")  # as a run in float32 computes
 
 
 def pytest_addoption(parser):

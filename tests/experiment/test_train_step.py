@@ -18,6 +18,7 @@ from gfn_jax.runtime.rows import Rows
 from gfn_jax.runtime.stopwatch import Stopwatch
 
 
+@pytest.mark.accelerator
 def test_training_reaches_the_exact_target_under_all_masks():
     """Minimum length 2, maximum length 3, a banned item: total variation from R / Z below 0.01."""
     world = TinyWorld(words=4, min_len=2, max_len=3, width=64, heads=4, rank=16, embedding_std=0.5)
@@ -110,6 +111,7 @@ def test_meshes_give_the_same_trajectories_metrics_and_adapters(one_device, mesh
         assert_same(run_steps(world, mesh_shape, dtype_config="float64"), expected)
 
 
+@pytest.mark.accelerator
 def test_accumulated_microbatches_equal_the_whole_batch(one_device):
     world, expected = one_device
     with jax.enable_x64(True):

@@ -22,6 +22,7 @@ LORA = LoRAConfig(3, 6.0, ("all-linear",))
 TOKENS = 13
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_and_gradients_equal_hugging_face(name, tmp_path):
     directory = tmp_path / "model"

@@ -45,6 +45,7 @@ def decoded(dtype, *, few: bool, alpha: float = 7.0):
     return np.asarray(decode(model).astype(jnp.promote_types(dtype, jnp.float32)))
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("bfloat16", 0.1)])
 def test_few_kernels_and_few_flops_give_the_same_hidden_states(dtype, tolerance):
     """In bfloat16 each rounds at other places; without the adapter's second factor they would be far apart."""

@@ -24,6 +24,7 @@ def structure_of(directory):
 decode = jax.jit(decode_greedily, static_argnames=("min_new_tokens", "max_new_tokens", "shared"))
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("min_new_tokens", [1, 4])
 def test_greedy_equals_hugging_face_under_left_padding(hugging_face_directory, min_new_tokens):
     """Ours pads on the right, theirs on the left: neither padding is seen."""

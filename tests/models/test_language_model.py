@@ -54,6 +54,7 @@ def test_a_fresh_adapter_changes_nothing_and_a_trained_one_does(world):
     assert np.abs(trained - base).max() > 0.1
 
 
+@pytest.mark.accelerator
 def test_the_adapter_equals_merged_weights(world):
     merged = jax.tree.map(lambda x: x, world.frozen)
     for name, adapter in world.adapter["blocks"].items():
@@ -91,6 +92,7 @@ def whole_sequences(model: LanguageModel, prompts, tokens_BxSxL):
     return np.stack([hidden[row, :, start : start + length] for row, start in enumerate(prompts.length_B)])
 
 
+@pytest.mark.accelerator
 def test_decoding_and_teacher_forcing_equal_the_full_forward_under_padding(hugging_face_directory):
     _, directory = hugging_face_directory
     architecture, structure, frozen = load(directory)
@@ -137,6 +139,7 @@ def test_causality_by_differentiating_earlier_outputs_by_later_inputs(world):
     assert (by_position[np.tril_indices(5)] > 0).all()
 
 
+@pytest.mark.accelerator
 def test_long_texts_are_attended_to_in_blocks(monkeypatch):
     """The same values and gradients, and no array that is as long as the text in two axes."""
     count, before, prompt_length = 389, 7, 11

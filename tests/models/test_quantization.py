@@ -136,6 +136,7 @@ def test_next_token_distributions_stay_near_the_whole_model_s(miniature, method,
     assert 0 < divergence.mean() < most
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_sampled_is_what_is_scored(hugging_face_directory, method):
     architecture = read_architecture(hugging_face_directory[1])

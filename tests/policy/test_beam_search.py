@@ -52,6 +52,7 @@ def search(world, rules, **settings):
     return jax.device_get(compute(frozen, pad_to_bucket(rows, [23], 23)))
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("beams", [1, 3, 8])
 def test_beam_search_is_hugging_faces(world, beams):
     model, _, _, rows, make, vocabulary = world

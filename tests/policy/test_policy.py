@@ -59,6 +59,7 @@ def test_the_distribution_sums_to_one(world):
     np.testing.assert_allclose(np.exp(world.exact_log_probs(world.adapter)).sum(1), 1, atol=1e-5)
 
 
+@pytest.mark.accelerator
 def test_the_sampler_draws_from_the_scored_distribution(world):
     everything = world.all_continuations()
     index = {
@@ -80,6 +81,7 @@ def test_the_sampler_draws_from_the_scored_distribution(world):
     assert (0.5 * np.abs(counts / DRAWS - exact).sum(1) < tolerance).all()
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("behaviour", [ON, OFF], ids=["on", "off"])
 def test_sampled_log_probabilities_equal_teacher_forced_ones(world, behaviour):
     trajectories, sampled = draw(world, behaviour)
@@ -92,6 +94,7 @@ def test_sampled_log_probabilities_equal_teacher_forced_ones(world, behaviour):
     assert (np.asarray(scored.log_pterm_NxT)[at_maximum, -1] == 0).all()
 
 
+@pytest.mark.accelerator
 def test_nothing_that_was_drawn_in_bfloat16_is_impossible_to_the_scorer():
     """Decoding and teacher forcing round differently, also at the support's edge."""
     world = TinyWorld(words=101, max_len=7, min_len=1, support_min_p=0.1, embedding_std=0.3, dtype=jnp.bfloat16)
@@ -123,6 +126,7 @@ def test_read_out_in_chunks_equals_read_out_at_once(world, monkeypatch):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), chunked, expected)
 
 
+@pytest.mark.accelerator
 def test_gradients_of_scores_equal_those_of_logits_written_out(monkeypatch):
     """The chunked read-out has its own gradient: here against differentiation through [N, T, V]."""
     world = TinyWorld(words=5, max_len=3, banned=2, **MASKS["support and minimum length"])
@@ -177,6 +181,7 @@ def test_what_is_forbidden_is_never_drawn(logits, forbidden, seed):
     assert not forbidden[np.arange(3), items].any()
 
 
+@pytest.mark.accelerator
 def test_items_are_drawn_in_proportion_to_their_weights():
     logits = np.random.default_rng(0).normal(0, 2, 256).astype(np.float32)
     logits[::3] = -np.inf
@@ -272,6 +277,7 @@ def kept_by_sorting(logits, top_k, top_p):
     return np.isfinite(logits) & (logits >= falling[before < top_p - 1e-6].min())
 
 
+@pytest.mark.accelerator
 @given(
     st.lists(st.sampled_from([-np.inf, -31.0, -1.5, -0.0, 0.0, 0.25, 0.5, 3.0, 1e30]), min_size=1, max_size=13),
     st.integers(0, 14),

@@ -20,6 +20,7 @@ def log_probs(world):
     return tree, np.asarray(compute(world.adapter), np.float64)
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize(("min_len", "max_len", "support"), [(0, 1, 0.0), (2, 3, 0.0), (1, 3, 0.2)])
 def test_every_string_has_the_probability_that_scoring_it_alone_gives(min_len, max_len, support, monkeypatch):
     if min_len == 2:

@@ -193,6 +193,7 @@ def test_before_training_the_policy_is_the_frozen_model(finished):
         assert row["log_pf"] > row["log_likelihood"]  # the masks and the support only take away from others
 
 
+@pytest.mark.accelerator
 def test_a_resumed_run_equals_an_uninterrupted_one(finished, tmp_path, monkeypatch):
     """And it does not measure again what its files have: the untrained policy."""
     workdir, printed = finished
