@@ -11,8 +11,10 @@ FILEs are prompts, one on each line, and fact edits as `data/zsre/convert.py` wr
 
 --out is a directory with a file for each run, and all of them together in `summary.json` and `frontier.png`. A run
 that has its file there is not made again, whatever the code has become since: each says of which commit it is. So the
-runs may be made on several machines, one after the other. No run begins after the minutes are over. Ways to decode the
-frozen model are compared once for each seed, with the first end temperature, as no policy changes them.
+runs may be made on several machines, one after the other. Of a run whose files came from another machine, without
+checkpoints but with the exported policy as `adapter`, the policy is compared here. No run begins after the minutes are
+over. Ways to decode the frozen model are compared once for each seed, with the first end temperature, as no policy
+changes them.
 
 Further FLAGs go to every training, and into its row. On a GPU one bucket saves programs to compile:
 --config.data.prompt_buckets="(96,)" for prompts, "(192,)" for questions.
@@ -86,12 +88,27 @@ def _training(config: str, settings: dict[str, Any]) -> list[str]:
 
 
 def do(run: Run, place: Path) -> None:
-    for command, flags in (("train", [*run.training, *run.flags]), ("evaluate", run.comparing)):
-        subprocess.run([sys.executable, "-m", f"gfn_jax.{command}", f"--workdir={place}", *flags], check=True)
+    training = [*run.training, *run.flags]
+    compared = _compared(place)
+    if compared == place:
+        _command("train", place, training)
+        _command("evaluate", place, run.comparing)
+    else:
+        _command("evaluate", compared, [*training, f"--adapter={place / 'adapter'}", *run.comparing])
+
+
+def _command(name: str, workdir: Path, flags: list[str]) -> None:
+    subprocess.run([sys.executable, "-m", f"gfn_jax.{name}", f"--workdir={workdir}", *flags], check=True)
+
+
+def _compared(place: Path) -> Path:
+    """Where a run's comparison lies: its own directory, unless its policy came as an adapter."""
+    return place / "compared" if (place / "adapter").exists() else place
 
 
 def row(run: Run, place: Path) -> dict[str, Any]:
-    evaluation = json.loads((place / "evaluation.json").read_text())
+    evaluation = json.loads((_compared(place) / "evaluation.json").read_text())
+    trained = json.loads((place / "machine.json").read_text())
     metrics = json_lines(place / "metrics.jsonl")
     steps = [each for each in metrics if "train/seconds" in each]
     phases = sorted({name for each in steps for name in each if name.startswith("time/")})
@@ -102,7 +119,8 @@ def row(run: Run, place: Path) -> dict[str, Any]:
     )
     return {
         **run.about,
-        "commit": json.loads((place / "machine.json").read_text())["commit"],
+        "commit": trained["commit"],
+        "trained_on": trained,
         "machine": evaluation["machine"],
         "checkpoint": evaluation["step"],
         "flags": run.flags,
@@ -192,7 +210,7 @@ def main() -> None:
     for run in runs:
         file = args.out / f"{run.name}.json"
         if args.only in run.name and not file.exists() and time.monotonic() < end:
-            if not (args.workdir / run.name / "evaluation.json").exists():
+            if not (_compared(args.workdir / run.name) / "evaluation.json").exists():
                 do(run, args.workdir / run.name)
             write(file, row(run, args.workdir / run.name))
     rows = [json.loads(file.read_text()) for file in sorted(args.out.glob("*-seed*.json"))]
