@@ -13,8 +13,7 @@ FILEs are prompts, one on each line, and fact edits as `data/zsre/convert.py` wr
 that has its file there is not made again, whatever the code has become since: each says of which commit it is. So the
 runs may be made on several machines, one after the other. Of a run whose files came from another machine, without
 checkpoints but with the exported policy as `adapter`, the policy is compared here. No run begins after the minutes are
-over. Ways to decode the frozen model are compared once for each seed, with the first end temperature, as no policy
-changes them.
+over. Ways to decode the frozen model are compared once for each seed, with its first run, as no policy changes them.
 
 Further FLAGs go to every training, and into its row. On a GPU one bucket saves programs to compile:
 --config.data.prompt_buckets="(96,)" for prompts, "(192,)" for questions.
@@ -67,8 +66,7 @@ def continuations(prompts: str) -> Iterator[Run]:
         for temperature in TEMPERATURES:
             settings = {"data.path": prompts, "data.val_prompts": 128, "seed": seed}
             training = _training("next_sentence_smollm2", settings | {"reward.temperature_end": temperature})
-            methods = METHODS if temperature == TEMPERATURES[0] else METHODS[:1]
-            comparing = ["--candidates=0", f"--methods={','.join(methods)}", f"--embedding_model={ENCODER}"]
+            comparing = ["--candidates=0", f"--embedding_model={ENCODER}"]
             about = {"task": "next_sentence", "temperature_end": temperature, "seed": seed}
             yield Run(f"continuations-t{temperature:g}-seed{seed}", about, training, comparing)
 
@@ -78,23 +76,30 @@ def questions(facts: str) -> Iterator[Run]:
         for seed in SEEDS:
             settings = {f"reward.{name}": value for name, value in weights.items()}
             training = _training("contradiction_smollm2", {"data.path": facts, "seed": seed, **settings})
-            comparing = ["--candidates=64", "--methods=GFlowNet,sampling,reference", f"--second_judge={SECOND_JUDGE}"]
+            comparing = ["--candidates=64", f"--second_judge={SECOND_JUDGE}"]
             about = {"task": "contradiction", "reward": kind, "seed": seed}
             yield Run(f"questions-{kind.replace(' ', '_')}-seed{seed}", about, training, comparing)
+
+
+def methods(run: Run, rows: list[dict[str, Any]]) -> list[str]:
+    """What a run is compared with, beside those that have been."""
+    if run.about["task"] != "next_sentence":
+        return ["GFlowNet", "sampling", "reference"]
+    return METHODS[:1] if any(run.about["seed"] == row["seed"] for row in _with_methods(rows)) else METHODS
 
 
 def _training(config: str, settings: dict[str, Any]) -> list[str]:
     return [f"--config=configs/{config}.py", *(f"--config.{key}={value}" for key, value in settings.items())]
 
 
-def do(run: Run, place: Path) -> None:
-    training = [*run.training, *run.flags]
+def do(run: Run, place: Path, methods: list[str]) -> None:
+    training, comparing = [*run.training, *run.flags], [*run.comparing, f"--methods={','.join(methods)}"]
     compared = _compared(place)
     if compared == place:
         _command("train", place, training)
-        _command("evaluate", place, run.comparing)
+        _command("evaluate", place, comparing)
     else:
-        _command("evaluate", compared, [*training, f"--adapter={place / 'adapter'}", *run.comparing])
+        _command("evaluate", compared, [*training, f"--adapter={place / 'adapter'}", *comparing])
 
 
 def _command(name: str, workdir: Path, flags: list[str]) -> None:
@@ -166,13 +171,21 @@ def at_equal_diversity(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _with_baselines(rows: list[dict[str, Any]]) -> list[frontier.Run]:
     """The continuations, each with its own policy and the baselines of its seed, where these are there."""
-    continuations = [row for row in rows if row["task"] == "next_sentence"]
-    baselines = {row["seed"]: row["methods"][1:] for row in continuations if row["methods"][1:]}
+    baselines = {row["seed"]: row["methods"][1:] for row in _with_methods(rows)}
     return [
         frontier.Run(row["temperature_end"], row["seed"], [row["methods"][0], *baselines[row["seed"]]])
-        for row in continuations
-        if row["seed"] in baselines
+        for row in rows
+        if row["task"] == "next_sentence" and row["seed"] in baselines
     ]
+
+
+def _with_methods(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The continuations that were compared with ways to decode the frozen model."""
+    return [row for row in rows if row["task"] == "next_sentence" and row["methods"][1:]]
+
+
+def read_rows(place: Path) -> list[dict[str, Any]]:
+    return [json.loads(file.read_text()) for file in sorted(place.glob("*-seed*.json"))]
 
 
 def summarise(rows: list[dict[str, Any]], place: Path) -> None:
@@ -211,9 +224,9 @@ def main() -> None:
         file = args.out / f"{run.name}.json"
         if args.only in run.name and not file.exists() and time.monotonic() < end:
             if not (_compared(args.workdir / run.name) / "evaluation.json").exists():
-                do(run, args.workdir / run.name)
+                do(run, args.workdir / run.name, methods(run, read_rows(args.out)))
             write(file, row(run, args.workdir / run.name))
-    rows = [json.loads(file.read_text()) for file in sorted(args.out.glob("*-seed*.json"))]
+    rows = read_rows(args.out)
     summarise(rows, args.out)
     print(f"{len(rows)} runs are in {args.out}")
 
