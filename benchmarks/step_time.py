@@ -37,7 +37,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from machine import describe
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 PROMPT, SAMPLES, LENGTH, RANK, TERMINATOR, TEMPERATURE = 40, 8, 30, 64, 13, 0.8
@@ -381,9 +380,11 @@ def measure(args: argparse.Namespace, given: Setting, prompts_BxP: np.ndarray, r
         for worker in workers.values():
             worker.do("train_step", prompts_BxP)
         seconds: dict[str, list[float]] = {name: [] for name in workers}
-        for _ in track(range(args.rounds), "rounds", console=Console(stderr=True)):
+        for number in range(1, args.rounds + 1):
             for name, worker in workers.items():
                 seconds[name].append(worker.timed("train_step", prompts_BxP)[1])
+            said = ", ".join(f"{name} {values[-1]:.2f} s" for name, values in seconds.items())
+            print(f"round {number} of {args.rounds}: {said}", flush=True)
         peak = {name: worker.do("peak_memory") for name, worker in workers.items()}
         rates = {name: worker.do("product_rate") for name, worker in workers.items()}
         programs, bandwidth = ours.do("programs"), ours.do("copy_rate")

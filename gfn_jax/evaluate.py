@@ -33,7 +33,11 @@ _CANDIDATES = flags.DEFINE_integer(
     "how many samples of the frozen model the reference for each prompt is drawn from, in proportion to R / p; 0: none",
     lower_bound=0,
 )
-_METHODS = flags.DEFINE_list("methods", [], "names of methods, as the table has them; all by default")
+_METHODS = flags.DEFINE_list(
+    "methods",
+    [],
+    "names of methods, as the table has them, or with settings of your own, such as nucleus 0.9; all by default",
+)
 _EMBEDDING_MODEL = flags.DEFINE_string(
     "embedding_model",
     "",

@@ -19,7 +19,7 @@ from rich.progress import track
 from gfn_jax.config.schema import Config
 from gfn_jax.evaluation.comparison import Compared, compare
 from gfn_jax.evaluation.judged_texts import RUNS_OWN, Judges, judged_figures
-from gfn_jax.evaluation.methods import Method, Resampling, all_methods, choose
+from gfn_jax.evaluation.methods import COLDEST, Method, Resampling, all_methods, choose
 from gfn_jax.evaluation.results import Evaluation
 from gfn_jax.evaluation.samples import Sample, Samples
 from gfn_jax.experiment.examples import Examples
@@ -37,7 +37,6 @@ from gfn_jax.tasks import Task, make_task
 
 TEMPERED = ("GFlowNet", "sampling")
 """Methods that sample a model as it is, and so at any temperature."""
-_COLDEST = 1e-3
 
 
 class Policy(abc.ABC):
@@ -92,8 +91,9 @@ class Policy(abc.ABC):
 
         prompts      texts, or dicts of the task's fields, such as {"subject": ..., "edit_fact": ...}
         n            how many of each; fewer where masks leave no more
-        method       GFlowNet, the trained policy, or how the frozen model is decoded: sampling, "nucleus 0.95",
-                     greedy, or, with n = 8, "beam 8"; of an unknown one the error lists all
+        method       GFlowNet, the trained policy, or how the frozen model is decoded: sampling,
+                     "temperature 0.7", "nucleus 0.95", greedy, or, with n = 8, "beam 8"; of an unknown one the error
+                     lists all
         temperature  of GFlowNet and sampling; `log_pf` is the policy's own whatever it is
         seed         of the random numbers
 
@@ -154,7 +154,7 @@ class Policy(abc.ABC):
 
         n           continuations of each prompt
         prompts     how many validation prompts, from the first; all by default
-        methods     names of methods; all by default
+        methods     names of methods, such as "nucleus 0.9"; all by default
         candidates  how many samples of the frozen model the reference for each prompt is drawn from, in proportion to
                     R / p; 0: no reference
         judges      models that are asked about the texts besides
@@ -165,7 +165,8 @@ class Policy(abc.ABC):
         if n < 2:
             raise UserError(f"n {n}: a prompt needs 2 samples or more")
         config, console = self.config, console_for(progress)
-        every = [*all_methods(n, config.reward.temperature_end), *([Resampling(candidates)] if candidates else [])]
+        reference = [Resampling(candidates)] if candidates else []
+        every = [*all_methods(n, config.reward.temperature_end, methods), *reference]
         chosen = choose(every, methods, "methods") or every
         examples = Examples.load(config)
         self._check_data(examples)
@@ -198,10 +199,10 @@ class Policy(abc.ABC):
 
     def method(self, n: int, name: str, temperature: float = 1.0) -> Method:
         """The method of decoding with this name; raises `UserError` where there is none, or it has no temperature."""
-        if not _COLDEST <= temperature < math.inf:
-            raise UserError(f"temperature {temperature:g}: it must be {_COLDEST:g} or more")
+        if not COLDEST <= temperature < math.inf:
+            raise UserError(f"temperature {temperature:g}: it must be {COLDEST:g} or more")
         count = 1 if name == "greedy" else n  # others would be the same text again
-        (method,) = choose(all_methods(count, self.config.reward.temperature_end), [name], "method")
+        (method,) = choose(all_methods(count, self.config.reward.temperature_end, [name]), [name], "method")
         if temperature == 1:
             return method
         if method.name not in TEMPERED:

@@ -1,8 +1,16 @@
 #!/usr/bin/env bash
 # Installs into .venv and runs every check: format, lint, types, imports, tests. With --quick, of the tests a core and those of
-# what differs from the last commit (launch/touched.py). Further arguments go to pytest.
+# what differs from the last commit (launch/touched.py). With --accelerator cuda13 (or cuda12, tpu) only the tests of what an
+# accelerator might compute otherwise, on it. Further arguments go to pytest.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+if [ -n "$extra" ]; then
+    case "$extra" in
+        *tpu*) platform=tpu ;;
+        *) platform=cuda ;;
+    esac
+    JAX_PLATFORMS="$platform,cpu" exec .venv/bin/python -m pytest -m accelerator "$@"
+fi
 .venv/bin/ruff format --check --quiet .
 .venv/bin/ruff check --quiet .
 .venv/bin/basedpyright

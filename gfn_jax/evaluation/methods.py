@@ -6,6 +6,7 @@ A method draws continuations and nothing else. What they are worth is measured f
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -20,8 +21,12 @@ from gfn_jax.policy.sampler import ON_POLICY, Behaviour, sample
 from gfn_jax.runtime.errors import UserError
 from gfn_jax.types import Prompts, Trajectories
 
+COLDEST = 1e-3
+"""The least temperature that logits are divided by."""
 TEMPERATURES = (0.5, 0.7, 0.85, 1.2)
 NUCLEI = (0.5, 0.8, 0.95)
+POSSIBLE = {"temperature": (COLDEST, 100.0), "nucleus": (0.001, 1.0)}
+"""The least and the greatest setting of a family that may be asked for."""
 WIDE = 5
 """How many times as many beams as samples the wider beam searches have."""
 DIVERSITY_PENALTY = 1.0
@@ -83,15 +88,19 @@ def make_draw(structure: ModelStructure, rules: Rules) -> Callable[..., Drawn]:
     return draw
 
 
-def all_methods(samples: int, temperature_end: float) -> list[Method]:
-    """The trained policy first, then every baseline; each gives `samples` continuations of a prompt."""
+def all_methods(samples: int, temperature_end: float, names: Sequence[str] = ()) -> list[Method]:
+    """The trained policy first, then every baseline; each gives `samples` continuations of a prompt.
+
+    To the usual temperatures and nuclei come those of `names`, such as "temperature 0.6".
+    """
     tempered, truncated = _sampling(samples), _sampling(samples)
-    temperatures = sorted({*TEMPERATURES, temperature_end} - {1.0})
+    temperatures = sorted({*TEMPERATURES, temperature_end, *_settings("temperature", names)} - {1.0})
+    nuclei = sorted({*NUCLEI, *_settings("nucleus", names)} - {1.0})
     return [
         Method("GFlowNet", _sampling(samples, of_policy=True), ON_POLICY, "GFlowNet", temperature_end, "policy"),
         Method("sampling", tempered, _at(1.0), "temperature", 1.0, "frozen"),
         *(Method(f"temperature {each:g}", tempered, _at(each), "temperature", each) for each in temperatures),
-        *(Method(f"nucleus {each:g}", truncated, Behaviour(top_p=each), "nucleus", each) for each in NUCLEI),
+        *(Method(f"nucleus {each:g}", truncated, Behaviour(top_p=each), "nucleus", each) for each in nuclei),
         Method("greedy", _beams(1, 1, repeated=samples), family="greedy"),
         *_beam_searches(samples),
     ]
@@ -103,6 +112,13 @@ def choose(methods: Sequence[T], names: Sequence[str], flag: str) -> list[T]:
     if strange := [name for name in names if name not in known]:
         raise UserError(f"{flag}: there is no method {strange[0]!r}; there are {', '.join(known)}")
     return [known[name] for name in names]
+
+
+def _settings(family: str, names: Sequence[str]) -> set[float]:
+    """The settings of a family that are asked for by name, where they are possible ones."""
+    low, high = POSSIBLE[family]
+    found = (re.fullmatch(rf"{family} (\d+(?:\.\d+)?)", name) for name in names)
+    return {setting for each in found if each and low <= (setting := float(each[1])) <= high}
 
 
 def _at(temperature: float) -> Behaviour:

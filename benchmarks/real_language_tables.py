@@ -1,0 +1,89 @@
+"""What `real_language.py` measured, as the tables of docs/real_language.md, in Markdown.
+
+    python benchmarks/real_language_tables.py docs/results/real_language
+
+Of an end temperature with several seeds: what changed, seed by seed; at equal diversity, all seeds together.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from real_language import DIVERSITIES, LIKELIHOODS, read_rows
+
+BY = {"diversity": "words", "embedding_distance": "embeddings"}
+OF = {"log_likelihood": "Mean over a prompt's continuations", "log_likelihood_best": "The likeliest of them"}
+CHANGED = {"mixture_log_ratio_var": 1, "elbo": 1, "log_likelihood": 1, "diversity": 3, "length": 1}
+
+
+def table(head: Sequence[str], lines: Iterator[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines))
+
+
+def interval(estimate: dict[str, float]) -> str:
+    return f"{estimate['mean']:.1f} [{estimate['low']:.1f}, {estimate['high']:.1f}]"
+
+
+def changed(rows: list[dict[str, Any]]) -> Iterator[list[str]]:
+    """Validation before and after, of each run, and how long a step took where."""
+    for row in rows:
+        where = row.get("trained_on", row["machine"])
+        pairs = [
+            f"{row['after'][name]:.{digits}f}, from {row['before'][name]:.{digits}f}"
+            for name, digits in CHANGED.items()
+        ]
+        about = [f"{row['temperature_end']:g}", str(row["seed"]), *pairs]
+        yield [*about, f"{row['seconds_per_step']:.2g}", f"{where['cpu_count']} cores, {where['device_kind']}"]
+
+
+def at_equal_diversity(found: list[dict[str, Any]], diversity: str, likelihood: str) -> Iterator[list[str]]:
+    """A row for each end temperature, with as many seeds as there are."""
+    chosen = [each for each in found if (each["diversity_by"], each["log_likelihood_by"]) == (diversity, likelihood)]
+    most = {each["temperature"]: each for each in sorted(chosen, key=lambda each: len(each["seeds"]))}
+    for temperature, each in sorted(most.items()):
+        cells = [f"{temperature:g}", ", ".join(map(str, each["seeds"]))]
+        cells += [f"{BY[diversity]}, {each['diversity']['mean']:.2f}", interval(each["log_likelihood"])]
+        for beside in each["beside"].values():
+            cells += [interval(beside[part]) if beside else "outside" for part in ("baseline", "difference")]
+        yield cells
+
+
+def side_by_side(rows: list[dict[str, Any]]) -> Iterator[list[str]]:
+    """Every way to decode, of one seed."""
+    for row in rows:
+        for method in row["methods"]:
+            figures = method["figures"]
+            name = f"{method['name']}, {row['temperature_end']:g}" if method["family"] == "GFlowNet" else method["name"]
+            means = {part: figures[part]["mean"] for part in ("log_likelihood_best", *DIVERSITIES, "length")}
+            yield [
+                name,
+                interval(figures["log_likelihood"]),
+                f"{means['log_likelihood_best']:.1f}",
+                f"{means['diversity']:.2f}",
+                f"{means['embedding_distance']:.2f}",
+                f"{means['length']:.1f}",
+                f"{method['seconds']:.0f}",
+            ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path)
+    place = parser.parse_args().results
+    rows = [row for row in read_rows(place) if row["task"] == "next_sentence"]
+    found = json.loads((place / "summary.json").read_text())["at_equal_diversity"]
+    head = ["end temperature", "seed", "log-ratio variance", "elbo", "log-likelihood", "diversity", "tokens"]
+    print(table([*head, "s a step", "on"], changed(rows)))
+    for likelihood in LIKELIHOODS:
+        head = ["end temperature", "seeds", "diversity by", "policy", "temperature", "gain", "nucleus", "gain"]
+        both = [line for diversity in DIVERSITIES for line in at_equal_diversity(found, diversity, likelihood)]
+        print(f"\n{OF[likelihood]}:\n\n{table(head, iter(sorted(both, key=lambda line: line[0])))}")
+    for seed in sorted({row["seed"] for row in rows}):
+        head = [f"seed {seed}", "log-likelihood", "best of 8", "diversity", "embedding distance", "tokens", "s"]
+        print(f"\n{table(head, side_by_side([row for row in rows if row['seed'] == seed]))}")
+
+
+if __name__ == "__main__":
+    main()
