@@ -1,7 +1,7 @@
 """Says what a run needs of a machine that is not here: compiles all of its programs for it, from shapes alone.
 
 python -m gfn_jax.plan --config configs/NAME.py [--config.key=value ...] --target v5e:2x4|v5p:2x2x1|v6e:2x2|h100:8|...
-    [--lengths 64] [--json FILE]
+    [--lengths 64] [--compared 8] [--json FILE]
 
 Nothing is trained, and neither weights nor data are read: only the model's config.json, unless its size is a published
 one. A target is described by a file of gfn_jax/planning/targets/, or of your own: --target DIR/NAME.toml:8.
@@ -20,6 +20,12 @@ from gfn_jax.runtime.errors import UserError
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="a Python file with get_config(), as in configs/")
 _TARGET = flags.DEFINE_string("target", None, "a machine, such as h100:8 or v5e:2x4", required=True)
 _LENGTHS = flags.DEFINE_list("lengths", [], "of data.prompt_buckets those to compile for; default: the longest alone")
+_COMPARED = flags.DEFINE_integer(
+    "compared",
+    0,
+    "how many continuations of each prompt gfn_jax.evaluate would compare, whose programs are compiled too; 0: none",
+    lower_bound=0,
+)
 _JSON = flags.DEFINE_string("json", "", "a file to write all figures to")
 
 
@@ -53,6 +59,7 @@ def main() -> None:
         architecture,
         target,
         lengths=lengths,
+        compared=_COMPARED.value,
         on_program=lambda each: console.print(
             f"compiled {each.name} for prompts of {each.length} tokens in {each.seconds:.0f} s", highlight=False
         ),

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gfn_jax.evaluation.diversity import distinct_n_grams, distinct_share, mean_edit_distance, self_bleu
-from gfn_jax.evaluation.methods import Drawn, Method, Resampling, make_draw
+from gfn_jax.evaluation.methods import Drawn, Method, Resampling, make_draw, prompts_at_once
 from gfn_jax.evaluation.reference import References
 from gfn_jax.experiment.experiment import Experiment
 from gfn_jax.experiment.warm_up import compile_ahead
@@ -187,10 +187,9 @@ class _Scorer:
             yield jax.block_until_ready(drawn), {}, time.perf_counter() - started
 
     def _in_turns(self, method: Method, prompts: Prompts) -> list[Prompts]:
-        """A batch's prompts in as many parts as keep a search with many beams from holding more rows than sampling."""
-        size, ways = len(prompts.length_B), batch_size(self._experiment.mesh)
-        most = max(ways, size * self._samples // (method.beams or self._samples))
-        count = max(count for count in range(ways, most + 1, ways) if size % count == 0)
+        """A batch's prompts, in parts of `prompts_at_once`."""
+        size = len(prompts.length_B)
+        count = prompts_at_once(method, size, self._samples, batch_size(self._experiment.mesh))
         if count == size:
             return [prompts]
         sharding = self._experiment.rows.sharding

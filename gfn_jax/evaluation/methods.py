@@ -106,6 +106,15 @@ def all_methods(samples: int, temperature_end: float, names: Sequence[str] = ())
     ]
 
 
+def prompts_at_once(method: Method, batch: int, samples: int, ways: int) -> int:
+    """How many of a batch's prompts, split `ways` ways, are continued at once.
+
+    As many as keep a search with many beams from holding more rows than `samples` of each prompt are.
+    """
+    most = max(ways, batch * samples // (method.beams or samples))
+    return max(count for count in range(ways, most + 1, ways) if batch % count == 0)
+
+
 def choose(methods: Sequence[T], names: Sequence[str], flag: str) -> list[T]:
     """The methods with these names; raises `UserError`, naming the flag that they come from, where there is none."""
     known = {method.name: method for method in methods}

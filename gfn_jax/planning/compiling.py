@@ -97,15 +97,17 @@ def plan(
     target: Target,
     *,
     lengths: list[int],
+    compared: int = 0,
     on_program: Callable[[Compiled], None] = lambda _: None,
 ) -> Plan:
     """Compiles every program for the target, with prompts padded to each of these lengths.
 
-    Raises `UserError` where the configuration does not fit the target's devices.
+    To those of training come those of `gfn_jax.evaluate` with `compared` continuations of a prompt, if any. Raises
+    `UserError` where the configuration does not fit the target's devices.
     """
     drawn = outline_for(config, architecture, target.devices)
     programs = []
-    for named in _programs(drawn, lengths):
+    for named in _programs(drawn, lengths, compared):
         programs.append(compile_for(named, target))
         on_program(programs[-1])
     prompts = config.train.prompts_per_step // batch_size(drawn.mesh)
@@ -114,12 +116,14 @@ def plan(
     return Plan(target, mesh, prompts, drawn.functions.microbatch, resident, programs)
 
 
-def _programs(drawn: Outline, lengths: list[int]) -> Iterator[Named]:
+def _programs(drawn: Outline, lengths: list[int], compared: int) -> Iterator[Named]:
     for length in lengths:
         yield from drawn.step(length)
     yield from drawn.validation(lengths[-1])
     if drawn.config.reward.nli.name_or_path:
         yield from drawn.answers()
+    if compared:
+        yield from drawn.comparison(lengths[-1], compared)
 
 
 def compile_for(named: Named, target: Target) -> Compiled:

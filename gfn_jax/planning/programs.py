@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, Sharding
 
 from gfn_jax.config.schema import Config
+from gfn_jax.evaluation.methods import all_methods, make_draw, prompts_at_once
 from gfn_jax.evaluation.validation import ValidationFunctions
 from gfn_jax.experiment.step_calls import StepCalls
 from gfn_jax.experiment.train_step import StepFunctions
@@ -28,6 +29,7 @@ from gfn_jax.rewards.likelihood import LikelihoodReward
 from gfn_jax.rewards.protocol import Call, RewardContext
 from gfn_jax.runtime.rows import Rows
 from gfn_jax.runtime.stopwatch import Stopwatch
+from gfn_jax.types import Prompts
 
 CHARACTERS_PER_TOKEN = 4
 """Assumed of the answer template, as there is no tokenizer."""
@@ -97,6 +99,17 @@ class Outline:
         functions = ValidationFunctions(self.config, self.structure, self.rules, rows)
         for call in functions.to_compile(self.structure.abstract_adapter, self.frozen, length):
             yield self._named(f"val. {call.function.__name__}", length, call)
+
+    def comparison(self, length: int, samples: int) -> Iterator[Named]:
+        """What `gfn_jax.evaluate` draws so many continuations of a prompt by: each way of drawing once."""
+        batch, ways, rows = self.config.eval.prompts_per_batch, batch_size(self.mesh), self.context.rows.sharding
+        key, draw = jax.eval_shape(lambda: jax.random.key(0)), make_draw(self.structure, self.rules)
+        distinct = {method.draw: method for method in reversed(all_methods(samples, 1.0))}
+        for method in reversed(distinct.values()):
+            prompts = Prompts.shapes(prompts_at_once(method, batch, samples, ways), length, rows)
+            call = Call(draw, (method.draw, self.state.adapter, self.frozen, prompts, key, method.arguments))
+            name = method.family if method.family == "nucleus" else method.name
+            yield self._named(f"eval. {name}", length, call)
 
     def _named(self, name: str, length: int, call: Call) -> Named:
         return Named(name, length, call, self.mesh.size, self.config.sampling.max_len)

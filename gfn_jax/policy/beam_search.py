@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from gfn_jax.models.decoding import Cache, Decoder
 from gfn_jax.models.language_model import LanguageModel
+from gfn_jax.policy.largest import largest
 from gfn_jax.policy.masks import Rules, mask_logits
 from gfn_jax.types import Prompts, checked, trailing
 
@@ -69,7 +70,7 @@ def beam_search(
             group = slice(first, first + width)
             scored = log_p_BxSxV[:, group] - diversity_penalty * uses_BxV[:, None]
             scored += search.log_p_BxS[:, group, None]
-            log_p, index = jax.lax.top_k(scored.reshape(batch, -1), 2 * width)  # so many that enough of them go on
+            log_p, index = largest(scored.reshape(batch, -1), 2 * width)  # so many that enough of them go on
             beam, token = index // vocabulary, (index % vocabulary).astype(jnp.int32)
             ended = jax.tree.map(lambda x, group=group: x[:, group], search.ended)
             histories = jnp.take_along_axis(search.tokens_BxSxL[:, group], beam[..., None], 1)

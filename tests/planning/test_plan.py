@@ -103,6 +103,18 @@ def test_a_mesh_takes_as_many_devices_as_divide_its_prompts():
     assert [(each.mesh.shape["data"], each.functions.microbatch) for each in found] == [(4, 1), (2, 2), (2, 2)]
 
 
+def test_of_a_comparison_each_way_of_drawing_is_a_program_and_wide_searches_take_fewer_prompts():
+    programs = {each.name: each.call for each in outline_for(settings(), ARCHITECTURE).comparison(16, 2)}
+    searches = ["beam 2", "diverse beam 2", "beam 10", "diverse beam 10"]
+    assert list(programs) == [f"eval. {name}" for name in ("GFlowNet", "sampling", "nucleus", "greedy", *searches)]
+    wide = outline_for(settings(mesh__data=1), ARCHITECTURE).comparison(16, 2)
+    at_once = {each.name: len(each.call.arguments[3].length_B) for each in wide}
+    assert (at_once["eval. beam 2"], at_once["eval. beam 10"]) == (PROMPTS, 1)
+    call = programs["eval. beam 10"]
+    trajectories, is_there_N = jax.eval_shape(call.function, *call.arguments)
+    assert (trajectories.tokens_NxL.shape, is_there_N.shape) == ((PROMPTS * 2, LENGTH), (PROMPTS * 2,))
+
+
 @pytest.mark.parametrize("devices", [1, 2, 4, *(pytest.param(count, marks=for_gpus) for count in (8, 16))])
 def test_the_launchers_configurations_fit_the_devices_that_they_are_for(devices):
     """No microbatch need be chosen for a number of devices: each takes of its own prompts what divides them."""

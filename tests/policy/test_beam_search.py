@@ -12,6 +12,7 @@ from gfn_jax.models.hf_architecture import read_architecture
 from gfn_jax.models.hf_weights import load_weights
 from gfn_jax.models.parts import ModelStructure
 from gfn_jax.policy.beam_search import beam_search
+from gfn_jax.policy.largest import largest
 from gfn_jax.policy.masks import make_rules
 from gfn_jax.policy.scorer import score
 from gfn_jax.runs.hf_export import generation_config
@@ -40,6 +41,17 @@ def world():
 
     model = GPT2LMHeadModel.from_pretrained(directory).eval()
     return model, structure, frozen, rows, rules, architecture.vocab_size
+
+
+@pytest.mark.accelerator
+@pytest.mark.parametrize(("rows", "size", "k"), [(3, 1009, 17), (2, 4999, 80), (1, 20011, 20), (5, 131, 3)])
+def test_the_largest_are_those_that_sorting_gives_and_of_equal_ones_the_first(rows, size, k):
+    numbers = np.random.default_rng(size).normal(size=(rows, size)).astype(np.float32)
+    seldom = np.where(np.random.default_rng(0).random(size) < 0.03, numbers, -np.inf)
+    for each in (numbers, np.round(2 * numbers) / 2, seldom):
+        found, expected = largest(jnp.asarray(each), k), np.argsort(-each, 1, stable=True)[:, :k]
+        np.testing.assert_array_equal(found[1], expected)
+        np.testing.assert_array_equal(found[0], np.take_along_axis(each, expected, 1))
 
 
 def search(world, rules, **settings):
