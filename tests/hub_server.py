@@ -53,7 +53,8 @@ class Hub:
         return [each.range for each in self.asked if each.method == "GET" and f"/{file}" in each.path]
 
     def commit(self, name: str) -> str:
-        return hashlib.sha1(json.dumps([name, *sorted(self.models[name])]).encode()).hexdigest()
+        content = {file: hashlib.sha1(content).hexdigest() for file, content in self.models[name].items()}
+        return hashlib.sha1(json.dumps([name, content], sort_keys=True).encode()).hexdigest()
 
     def tree(self, name: str) -> list[dict[str, Any]]:
         rows = []

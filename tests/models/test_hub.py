@@ -17,7 +17,14 @@ from transformers import GPT2Config
 
 from gfn_jax.models import loading, peft_adapters
 from gfn_jax.models.hf_architecture import read_architecture
-from gfn_jax.models.hf_files import TOKENIZER_FILES, find_directory, find_model, weight_files
+from gfn_jax.models.hf_files import (
+    TOKENIZER_FILES,
+    classifier_sha256,
+    find_classifier,
+    find_directory,
+    find_model,
+    weight_files,
+)
 from gfn_jax.models.layout import WHEREVER
 from gfn_jax.models.parts import ModelStructure
 from gfn_jax.rewards.classifier import Classifier
@@ -104,6 +111,17 @@ def test_a_judge_comes_from_the_hub_and_then_from_the_cache(hub, go_offline, dir
     assert judged("some/judge") == expected
     go_offline()
     assert judged("some/judge") == expected
+
+
+def test_a_new_commit_of_a_judge_is_another_judge_and_a_new_readme_is_none(hub):
+    def identity():
+        return classifier_sha256(find_classifier("some/judge", KEY))
+
+    files, first = hub.models["some/judge"], identity()
+    files["README.md"] = b"..."
+    assert identity() == first
+    files[WEIGHTS] = files[WEIGHTS][:-1] + bytes([files[WEIGHTS][-1] ^ 1])
+    assert identity() != first
 
 
 def test_an_adapter_comes_from_the_hub_and_then_from_the_cache(hub, go_offline):
