@@ -96,12 +96,14 @@ def train_theirs(seed: int, steps: int, directory: Path) -> None:
         peft_adapters.save(directory / "adapter", experiment.adapter, experiment.structure, config.model.name_or_path)
     (directory / "model").symlink_to(Path(config.model.name_or_path).absolute())
     sampling = config.sampling
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     policy = TorchAtBest(
         directory,
         samples=sampling.samples_per_prompt,
         length=sampling.max_len,
         terminator=terminator,
-        threads=len(os.sched_getaffinity(0)),
+        dtype=torch.float32,
+        microbatch=config.train.prompts_per_step,
     )
     torch.manual_seed(seed)
     seconds, times = 0.0, {}
