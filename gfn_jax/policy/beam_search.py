@@ -56,6 +56,7 @@ def beam_search(
         raise ValueError(f"{groups} groups do not divide {beams} beams")
     width, length = beams // groups, rules.max_len
     decoder = Decoder(model, prompts, beams, length)
+    select = largest if model.layout.has_few_kernels else jax.lax.top_k  # which on a CPU sorts nothing
     batch = prompts.length_B.shape[0]
 
     def expand(search: _Search) -> tuple[_Search, jax.Array, jax.Array]:
@@ -70,7 +71,7 @@ def beam_search(
             group = slice(first, first + width)
             scored = log_p_BxSxV[:, group] - diversity_penalty * uses_BxV[:, None]
             scored += search.log_p_BxS[:, group, None]
-            log_p, index = largest(scored.reshape(batch, -1), 2 * width)  # so many that enough of them go on
+            log_p, index = select(scored.reshape(batch, -1), 2 * width)  # so many that enough of them go on
             beam, token = index // vocabulary, (index % vocabulary).astype(jnp.int32)
             ended = jax.tree.map(lambda x, group=group: x[:, group], search.ended)
             histories = jnp.take_along_axis(search.tokens_BxSxL[:, group], beam[..., None], 1)
