@@ -108,7 +108,8 @@ def _command(name: str, workdir: Path, flags: list[str]) -> None:
 
 def _compared(place: Path) -> Path:
     """Where a run's comparison lies: its own directory, unless its policy came as an adapter."""
-    return place / "compared" if (place / "adapter").exists() else place
+    is_from_elsewhere = (place / "adapter").exists() and not (place / "checkpoints").exists()
+    return place / "compared" if is_from_elsewhere else place
 
 
 def row(run: Run, place: Path) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def row(run: Run, place: Path) -> dict[str, Any]:
         "commit": trained["commit"],
         "trained_on": trained,
         "machine": evaluation["machine"],
-        "checkpoint": evaluation["step"],
+        "checkpoint": evaluation["step"] if _compared(place) == place else None,
         "flags": run.flags,
         "steps": steps[-1]["step"],
         "seconds_per_step": float(np.median([each["train/seconds"] for each in steps])),

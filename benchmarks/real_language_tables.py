@@ -2,7 +2,8 @@
 
     python benchmarks/real_language_tables.py docs/results/real_language
 
-Of an end temperature with several seeds: what changed, seed by seed; at equal diversity, all seeds together.
+Of an end temperature with several seeds: what changed, seed by seed; at equal diversity, all seeds together. There †
+marks what is beyond the most diverse of the baselines, where their outermost line goes on.
 """
 
 import argparse
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from real_language import DIVERSITIES, LIKELIHOODS, read_rows
+
+from gfn_jax.evaluation.frontier import FAMILIES
 
 BY = {"diversity": "words", "embedding_distance": "embeddings"}
 OF = {"log_likelihood": "Mean over a prompt's continuations", "log_likelihood_best": "The likeliest of them"}
@@ -38,15 +41,20 @@ def changed(rows: list[dict[str, Any]]) -> Iterator[list[str]]:
         yield [*about, f"{row['seconds_per_step']:.2g}", f"{where['cpu_count']} cores, {where['device_kind']}"]
 
 
-def at_equal_diversity(found: list[dict[str, Any]], diversity: str, likelihood: str) -> Iterator[list[str]]:
+def at_equal_diversity(
+    found: list[dict[str, Any]], rows: list[dict[str, Any]], diversity: str, likelihood: str
+) -> Iterator[list[str]]:
     """A row for each end temperature, with as many seeds as there are."""
+    baselines = [method for row in rows for method in row["methods"] if method["family"] in FAMILIES]
+    most_diverse = max(method["figures"][diversity]["mean"] for method in baselines)
     chosen = [each for each in found if (each["diversity_by"], each["log_likelihood_by"]) == (diversity, likelihood)]
     most = {each["temperature"]: each for each in sorted(chosen, key=lambda each: len(each["seeds"]))}
     for temperature, each in sorted(most.items()):
         cells = [f"{temperature:g}", ", ".join(map(str, each["seeds"]))]
         cells += [f"{BY[diversity]}, {each['diversity']['mean']:.2f}", interval(each["log_likelihood"])]
+        mark = "†" if each["diversity"]["mean"] > most_diverse else ""
         for beside in each["beside"].values():
-            cells += [interval(beside[part]) if beside else "outside" for part in ("baseline", "difference")]
+            cells += [interval(beside[part]) + mark if beside else "outside" for part in ("baseline", "difference")]
         yield cells
 
 
@@ -78,7 +86,7 @@ def main() -> None:
     print(table([*head, "s a step", "on"], changed(rows)))
     for likelihood in LIKELIHOODS:
         head = ["end temperature", "seeds", "diversity by", "policy", "temperature", "gain", "nucleus", "gain"]
-        both = [line for diversity in DIVERSITIES for line in at_equal_diversity(found, diversity, likelihood)]
+        both = [line for diversity in DIVERSITIES for line in at_equal_diversity(found, rows, diversity, likelihood)]
         print(f"\n{OF[likelihood]}:\n\n{table(head, iter(sorted(both, key=lambda line: line[0])))}")
     for seed in sorted({row["seed"] for row in rows}):
         head = [f"seed {seed}", "log-likelihood", "best of 8", "diversity", "embedding distance", "tokens", "s"]

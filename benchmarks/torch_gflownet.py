@@ -60,6 +60,7 @@ class TorchPolicy(abc.ABC):
         gradient computed at once, where that is a choice.
         """
         torch.manual_seed(0)
+        self.dtype = dtype
         device = torch.get_default_device()
         model = AutoModelForCausalLM.from_pretrained(directory / "model", dtype=dtype).to(device).eval()
         self.model = PeftModel.from_pretrained(model, directory / "adapter", is_trainable=True).eval()
@@ -71,9 +72,14 @@ class TorchPolicy(abc.ABC):
         self.is_banned_V = torch.from_numpy(np.load(directory / "banned.npy")).to(device)
         self.samples, self.length, self.terminator, self.microbatch = samples, length, terminator, microbatch
 
+    def autocast(self) -> torch.autocast:
+        """In half precision the adapter's products are of that too; PEFT alone computes them in float32."""
+        return torch.autocast(torch.get_default_device().type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
     def train_step(self, prompts: Prompts, temperature: float) -> float:
         """One optimiser step; the loss."""
-        loss = self.accumulate_gradient(prompts, temperature)
+        with self.autocast():
+            loss = self.accumulate_gradient(prompts, temperature)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -23,7 +23,8 @@ _LENGTHS = flags.DEFINE_list("lengths", [], "of data.prompt_buckets those to com
 _COMPARED = flags.DEFINE_integer(
     "compared",
     0,
-    "how many continuations of each prompt gfn_jax.evaluate would compare, whose programs are compiled too; 0: none",
+    "how many continuations of each prompt, 2 or more, gfn_jax.evaluate would compare: what it draws them by is "
+    "compiled too; 0: none",
     lower_bound=0,
 )
 _JSON = flags.DEFINE_string("json", "", "a file to write all figures to")
@@ -46,6 +47,8 @@ def main() -> None:
         lengths = sorted(int(length) for length in _LENGTHS.value) or [max(config.data.prompt_buckets)]
     except ValueError as error:
         raise UserError(f"--lengths: {_LENGTHS.value} are no numbers of tokens") from error
+    if _COMPARED.value == 1:
+        raise UserError("--compared 1: a prompt needs 2 continuations or more, or 0 for no comparison")
     target = find_target(_TARGET.value)
     configure_jax(config.model.dtype, config.model.matmul_precision)
     jax.config.update(

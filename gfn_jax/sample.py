@@ -33,7 +33,8 @@ _METHOD = flags.DEFINE_string(
     "method",
     "GFlowNet",
     "how they are drawn: GFlowNet (the trained policy), or from the frozen model as gfn_jax.evaluate does, such as "
-    "sampling, nucleus 0.95, greedy or, with --n 8, beam 8 and diverse beam 8; an unknown name lists them all",
+    "sampling, temperature 0.7, nucleus 0.95, greedy or, with --n 8, beam 8 and diverse beam 8; an unknown name lists "
+    "them all",
 )
 _TEMPERATURE = flags.DEFINE_float(
     "temperature", 1.0, "for GFlowNet and sampling: at which they draw; log π stays the policy's own"

@@ -14,7 +14,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit all of it, and so
     os.environ["XDG_CACHE_HOME"] = _CACHE.name
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(compiled_cache())  # shared with later runs
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    if os.environ.setdefault("JAX_PLATFORMS", "cpu") == "cpu":  # also beside a GPU
+    if os.environ.setdefault("JAX_PLATFORMS", "cpu") != "cpu":
+        # A run goes on to the same bits where sums have an order.
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
+    else:  # also beside a GPU
         # What takes longest is LLVM's work on programs that then run for milliseconds. Your own XLA_FLAGS win.
         quickly = "--xla_backend_optimization_level=0"
         if version("jaxlib").startswith("0.10."):  # a later one ends where it is told of the second flag

@@ -27,6 +27,7 @@ TEMPERATURES = (0.5, 0.7, 0.85, 1.2)
 NUCLEI = (0.5, 0.8, 0.95)
 POSSIBLE = {"temperature": (COLDEST, 100.0), "nucleus": (0.001, 1.0)}
 """The least and the greatest setting of a family that may be asked for."""
+_NAME = re.compile(r"(temperature|nucleus) (\d*\.?\d+)")
 WIDE = 5
 """How many times as many beams as samples the wider beam searches have."""
 DIVERSITY_PENALTY = 1.0
@@ -91,16 +92,26 @@ def make_draw(structure: ModelStructure, rules: Rules) -> Callable[..., Drawn]:
 def all_methods(samples: int, temperature_end: float, names: Sequence[str] = ()) -> list[Method]:
     """The trained policy first, then every baseline; each gives `samples` continuations of a prompt.
 
-    To the usual temperatures and nuclei come those of `names`, such as "temperature 0.6".
+    To the usual temperatures and nuclei come those of `names`, such as "temperature 0.6"; raises `UserError` where one
+    is impossible.
     """
     tempered, truncated = _sampling(samples), _sampling(samples)
-    temperatures = sorted({*TEMPERATURES, temperature_end, *_settings("temperature", names)} - {1.0})
-    nuclei = sorted({*NUCLEI, *_settings("nucleus", names)} - {1.0})
+    asked = [found for name in names if (found := _asked(name))]
+    temperatures = sorted({*TEMPERATURES, temperature_end, *(own for family, own in asked if family == "temperature")})
+    nuclei = sorted({*NUCLEI, *(own for family, own in asked if family == "nucleus")})
     return [
         Method("GFlowNet", _sampling(samples, of_policy=True), ON_POLICY, "GFlowNet", temperature_end, "policy"),
         Method("sampling", tempered, _at(1.0), "temperature", 1.0, "frozen"),
-        *(Method(f"temperature {each:g}", tempered, _at(each), "temperature", each) for each in temperatures),
-        *(Method(f"nucleus {each:g}", truncated, Behaviour(top_p=each), "nucleus", each) for each in nuclei),
+        *(
+            Method(f"temperature {each:g}", tempered, _at(each), "temperature", each)
+            for each in temperatures
+            if each != 1
+        ),
+        *(
+            Method(f"nucleus {each:g}", truncated, Behaviour(top_p=each), "nucleus", each)
+            for each in nuclei
+            if each < 1
+        ),
         Method("greedy", _beams(1, 1, repeated=samples), family="greedy"),
         *_beam_searches(samples),
     ]
@@ -118,16 +129,27 @@ def prompts_at_once(method: Method, batch: int, samples: int, ways: int) -> int:
 def choose(methods: Sequence[T], names: Sequence[str], flag: str) -> list[T]:
     """The methods with these names; raises `UserError`, naming the flag that they come from, where there is none."""
     known = {method.name: method for method in methods}
-    if strange := [name for name in names if name not in known]:
+    if strange := [name for name in names if _canonical(name) not in known]:
         raise UserError(f"{flag}: there is no method {strange[0]!r}; there are {', '.join(known)}")
-    return [known[name] for name in names]
+    return [known[_canonical(name)] for name in names]
 
 
-def _settings(family: str, names: Sequence[str]) -> set[float]:
-    """The settings of a family that are asked for by name, where they are possible ones."""
+def _asked(name: str) -> tuple[str, float] | None:
+    """The family and the setting that a name is of; raises `UserError` where the setting is impossible."""
+    found = _NAME.fullmatch(name)
+    if not found:
+        return None
+    family, setting = found[1], float(found[2])
     low, high = POSSIBLE[family]
-    found = (re.fullmatch(rf"{family} (\d+(?:\.\d+)?)", name) for name in names)
-    return {setting for each in found if each and low <= (setting := float(each[1])) <= high}
+    if not low <= setting <= high:
+        raise UserError(f"{name!r}: a {family} is between {low:g} and {high:g}")
+    return family, setting
+
+
+def _canonical(name: str) -> str:
+    """A method's name as it is written everywhere: of 0.60 that of 0.6, and "sampling" where nothing is changed."""
+    asked = _asked(name)
+    return name if not asked else "sampling" if asked[1] == 1 else f"{asked[0]} {asked[1]:g}"
 
 
 def _at(temperature: float) -> Behaviour:

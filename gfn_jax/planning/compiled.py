@@ -141,7 +141,7 @@ class Program:
         total = 0.0
         for instruction in self._products:
             operands = [array for name in _names(instruction.rest)[:2] for array in self._made[name]]
-            total += instruction.times * (instruction.bytes + _size(operands))
+            total += instruction.times * (_size(instruction.arrays[:1]) + _size(operands))  # a library's has room, too
         return total
 
     @property

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from gfn_jax.types import checked
 
 _SELECTED = 16
-"""As many as accelerators have a kernel to select; for more their compilers sort all numbers."""
+"""As many as XLA has a kernel for GPUs to select; for more it sorts all numbers."""
 _SORTED = 16
 """Of so many times k numbers all are sorted."""
 

@@ -11,7 +11,7 @@ import gfn_jax
 from gfn_jax import policies
 from gfn_jax.config.reading import parse_config
 from gfn_jax.evaluation.comparison import Compared
-from gfn_jax.evaluation.methods import Method, all_methods
+from gfn_jax.evaluation.methods import Method, all_methods, choose
 from gfn_jax.rewards.likelihood import LikelihoodReward
 from gfn_jax.rewards.names import RESERVED
 from gfn_jax.runtime.errors import UserError
@@ -107,13 +107,19 @@ def test_a_figure_that_is_not_finite_is_null_in_the_file(workdir, monkeypatch):
 
 
 def test_a_setting_of_ones_own_is_a_method_where_it_is_possible():
-    usual, asked = all_methods(2, 0.8), ["temperature 0.6", "temperature 0", "nucleus 0.9", "nucleus 1.5", "beam 3"]
-    found = [method for method in all_methods(2, 0.8, asked) if method.name not in {each.name for each in usual}]
-    assert [(each.name, each.family, each.setting) for each in found] == [
-        ("temperature 0.6", "temperature", 0.6),
-        ("nucleus 0.9", "nucleus", 0.9),
+    asked = ["temperature 0.60", "nucleus .9", "temperature 1.0", "temperature 0.5"]
+    tempered, truncated, plain, usual = choose(all_methods(2, 0.8, asked), asked, "methods")
+    assert [each.name for each in (tempered, truncated, plain, usual)] == [
+        "temperature 0.6",
+        "nucleus 0.9",
+        "sampling",
+        "temperature 0.5",
     ]
-    assert (found[0].arguments.temperature_low, found[1].arguments.top_p) == (0.6, 0.9)
+    assert (tempered.family, tempered.setting, tempered.arguments.temperature_low) == ("temperature", 0.6, 0.6)
+    assert (truncated.family, truncated.setting, truncated.arguments.top_p) == ("nucleus", 0.9, 0.9)
+    for impossible, said in [("temperature 0", "between 0.001 and 100"), ("nucleus 1.5", "between 0.001 and 1")]:
+        with pytest.raises(UserError, match=said):
+            all_methods(2, 0.8, [impossible])
 
 
 def test_what_cannot_be_compared_is_one_clear_line(workdir):

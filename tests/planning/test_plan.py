@@ -94,6 +94,21 @@ ENTRY %main (a: bf16[3,5,64]) -> bf16[3,5,64] {
     assert program.padding == 2 * 3 * (8 * 128 - 5 * 64)
 
 
+def test_products_that_a_gpus_library_computes_count_and_its_room_does_not():
+    """As XLA writes them for a GPU that is there."""
+    program = Program(
+        """
+ENTRY %main (a: f32[5,7], b: f32[7,11]) -> f32[5,11] {
+  %a = f32[5,7]{1,0} parameter(0)
+  %b = f32[7,11]{1,0} parameter(1)
+  %g = (f32[5,11]{1,0}, s8[4096]{0}) custom-call(%a, %b), custom_call_target="__cublas$gemm", backend_config={"gemm_backend_config":{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"],"rhs_contracting_dimensions":["0"]}}}
+}
+"""  # noqa: E501
+    )
+    assert program.flops == 2 * 5 * 7 * 11
+    assert program.product_bytes == 4 * (5 * 7 + 7 * 11 + 5 * 11)
+
+
 def test_a_mesh_takes_as_many_devices_as_divide_its_prompts():
     """Three of the four here do not divide four prompts; neither do four a validation of six."""
     found = [

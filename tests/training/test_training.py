@@ -207,7 +207,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(finished, tmp_path, monkeypat
     output = run(short_config(), resumed)
     assert "going on after step 2" in output
     said = " ".join(output.split())
-    assert "with device kind cpu instead of abacus and xla flags --xla_" in said
+    assert f"with device kind {jax.devices()[0].device_kind} instead of abacus and xla flags --xla_" in said
     assert "instead of none: its figures may differ in their last bits" in said
     assert "instead of" not in printed
     assert len(measured) == 1
