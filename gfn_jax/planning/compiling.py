@@ -102,7 +102,7 @@ def plan(
 ) -> Plan:
     """Compiles every program for the target, with prompts padded to each of these lengths.
 
-    To those of training come those of `gfn_jax.evaluate` with `compared` continuations of a prompt, if any. Raises
+    To those of training comes what `gfn_jax.evaluate` draws `compared` continuations of a prompt by, if any. Raises
     `UserError` where the configuration does not fit the target's devices.
     """
     drawn = outline_for(config, architecture, target.devices)

@@ -18,9 +18,9 @@ _SORTED = 16
 def largest(x: Float[Array, "B N"], k: int) -> tuple[Float[Array, "B k"], Int[Array, "B k"]]:
     """`jax.lax.top_k` of rows, largest first and of equal ones the first; of many numbers only parts are sorted.
 
-    What is among the k largest is in one of the k parts with the largest maxima, since each of these parts has a number
-    that comes before what is in no other. So among those maxima is looked first, and then among k parts. To sort two
-    million numbers is a program that the compiler for NVIDIA's GPUs does not finish in 20 GB.
+    The numbers are split into parts. What lies outside of the k parts with the largest maxima comes behind k numbers,
+    those maxima, and so is not among the k largest: first these parts are found, then the largest within them. To sort
+    two million numbers is a program that the compiler for NVIDIA's GPUs does not finish in 20 GB.
     """
     batch, size = x.shape
     if k <= _SELECTED or size <= _SORTED * k:
