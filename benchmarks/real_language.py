@@ -38,7 +38,7 @@ from gfn_jax.runtime.json_files import finite, plain
 
 TEMPERATURES, SEEDS = (0.8, 0.85, 0.9), (0, 1)
 METHODS = ["GFlowNet", "sampling"]
-METHODS += [f"temperature {each:g}" for each in (0.5, 0.7, 0.8, 0.85)]
+METHODS += [f"temperature {each:g}" for each in (0.5, 0.7, 0.8, 0.85, 1.2)]
 METHODS += [f"nucleus {each:g}" for each in (0.5, 0.8, 0.95)]
 METHODS += ["greedy", "beam 8", "diverse beam 8"]
 DIVERSITIES, LIKELIHOODS = ("diversity", "embedding_distance"), ("log_likelihood", "log_likelihood_best")
