@@ -403,7 +403,10 @@ def measure(args: argparse.Namespace, given: Setting, prompts_BxP: np.ndarray, r
             print(f"round {number} of {args.rounds}: {said}", flush=True)
         peak = {name: worker.do("peak_memory") for name, worker in workers.items()}
         rates = {name: worker.do("product_rate") for name, worker in workers.items()}
-        programs, bandwidth = ours.do("programs"), ours.do("copy_rate")
+        bandwidth = ours.do("copy_rate")
+        said = ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in peak.items())
+        print(f"at most {said}; counting what ours computes ...", flush=True)
+        programs = ours.do("programs")
 
     rate = max(rates.values())
     floor = {name: max(flops / rate, size / bandwidth) for name, (flops, size) in programs.items()}
