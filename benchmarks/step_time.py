@@ -132,15 +132,23 @@ class Ours:
 
         return jax.device_get(compute(self._state.adapter, self._frozen, prompts, trajectories, components))
 
-    def train_step(self, prompts_BxP: np.ndarray) -> None:
+    def train_step(self, prompts_BxP: np.ndarray) -> dict[str, float]:
+        """Returns the seconds of each phase."""
         import jax
 
         step, frozen, prompts = self._step, self._frozen, self._prompts(prompts_BxP)
-        trajectories = step.functions.sample(self._state.adapter, frozen, prompts, self._number)
-        components = step.reward.components(frozen, (), prompts, trajectories)
-        self._state, _ = step.functions.update(self._state, frozen, prompts, trajectories, components, None)
-        jax.block_until_ready(self._state)
+        times = [time.perf_counter()]
+
+        def done(result: Any) -> Any:
+            jax.block_until_ready(result)
+            times.append(time.perf_counter())
+            return result
+
+        trajectories = done(step.functions.sample(self._state.adapter, frozen, prompts, self._number))
+        components = done(step.reward.components(frozen, (), prompts, trajectories))
+        self._state, _ = done(step.functions.update(self._state, frozen, prompts, trajectories, components, None))
         self._number += 1
+        return dict(zip(("sample", "likelihood", "update"), np.diff(times).tolist(), strict=True))
 
     def _prompts(self, prompts_BxP: np.ndarray) -> Any:
         from gfn_jax.types import Prompts
@@ -396,9 +404,12 @@ def measure(args: argparse.Namespace, given: Setting, prompts_BxP: np.ndarray, r
         for worker in workers.values():
             worker.do("train_step", prompts_BxP)
         seconds: dict[str, list[float]] = {name: [] for name in workers}
+        phases: list[dict[str, float]] = []
         for number in range(1, args.rounds + 1):
             for name, worker in workers.items():
-                seconds[name].append(worker.timed("train_step", prompts_BxP)[1])
+                found, passed = worker.timed("train_step", prompts_BxP)
+                seconds[name].append(passed)
+                phases += [found] if found else []
             said = ", ".join(f"{name} {values[-1]:.2f} s" for name, values in seconds.items())
             print(f"round {number} of {args.rounds}: {said}", flush=True)
         peak = {name: worker.do("peak_memory") for name, worker in workers.items()}
@@ -418,6 +429,7 @@ def measure(args: argparse.Namespace, given: Setting, prompts_BxP: np.ndarray, r
         "prompts": args.prompts,
         "microbatch": {"ours": given.microbatch, "at_best": given.torch_microbatch},
         "seconds": {name: interval(values) for name, values in seconds.items()},
+        "phase_seconds": {name: interval([each[name] for each in phases]) for name in programs},
         "times_faster_than": {
             name: interval([theirs / mine for theirs, mine in zip(seconds[name], seconds["ours"], strict=True)])
             for name in others
@@ -448,6 +460,8 @@ def report(result: dict) -> None:
         )
     console = Console()
     console.print(table)
+    phases = ", ".join(f"{name} {median:.2f} s" for name, (_, median, _) in result["phase_seconds"].items())
+    console.print(f"ours: {phases}")
     console.print(
         f"floor {sum(result['floor_seconds'].values()):.2f} s for {sum(result['tflop_of_step'].values()):.2f} TFLOP: "
         f"ours reaches {result['share_of_floor']:.0%} of it"

@@ -140,6 +140,8 @@ def test_next_token_distributions_stay_near_the_whole_model_s(miniature, method,
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_sampled_is_what_is_scored(hugging_face_directory, method):
     architecture = read_architecture(hugging_face_directory[1])
+    if method == "nf4" and jax.default_backend() == "gpu" and architecture.width % 2:
+        pytest.skip("GPUs slice values of 4 bits by whole bytes: none of a layer whose weights are odd in number")
     structure = ModelStructure(architecture, LORA, dtype=jnp.float32, quantize=method, remat=False)
     weights = load_weights(hugging_face_directory[1], architecture, jnp.float32)
     weights["blocks"] = quantised_blocks(architecture, weights["blocks"], method)
