@@ -1,6 +1,10 @@
 """What `real_language.py` measured, as the tables of docs/real_language.md, in Markdown.
 
     python benchmarks/real_language_tables.py docs/results/real_language
+    python benchmarks/real_language_tables.py docs/results/real_language --samples NAME=FILE [NAME=FILE ...]
+
+The second form prints docs/real_language_samples.md: of each validation fact the questions and answers before training
+and after it, from runs' samples.jsonl, under the names given.
 
 Of an end temperature with several seeds: what changed, seed by seed; at equal diversity, all seeds together. There †
 marks what is beyond the most diverse of the baselines, where their outermost line goes on.
@@ -13,11 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from real_language import DIVERSITIES, LIKELIHOODS, read_rows
+from run_files import json_lines
 
 from gfn_jax.evaluation.frontier import FAMILIES
 
 BY = {"diversity": "words", "embedding_distance": "embeddings"}
 OF = {"log_likelihood": "Mean over a prompt's continuations", "log_likelihood_best": "The likeliest of them"}
+ASKING = {"sampling": "the frozen model", "GFlowNet": "the policy", "reference": "the target"}
+RATES = {
+    "contradiction_rate": "contradiction",
+    "second_judge_contradiction_rate": "by the second judge",
+    "discriminates": "discriminates",
+    "about_subject": "names the subject",
+}
+JUDGED = ("p_contradiction", "p_contradicts_original")
 CHANGED = {"mixture_log_ratio_var": 1, "elbo": 1, "log_likelihood": 1, "diversity": 3, "length": 1}
 
 
@@ -76,11 +89,49 @@ def side_by_side(rows: list[dict[str, Any]]) -> Iterator[list[str]]:
             ]
 
 
+def questions(rows: list[dict[str, Any]]) -> Iterator[list[str]]:
+    """What was asked about held-out facts by the frozen model, by the policy, and by the target that it learns."""
+    for row in rows:
+        methods = {method["name"]: method["figures"] for method in row["methods"]}
+        for method, name in ASKING.items():
+            figures, about = methods[method], f"{row['reward']}, seed {row['seed']}"
+            log_z = figures.get("log_z", figures.get("elbo"))
+            rates = [f"{figures[rate]['mean']:.3f}" for rate in RATES]
+            yield [about, name, *rates, f"{figures['distinct_contradicting']['mean']:.1f}", interval(log_z)]
+
+
+def asked(files: dict[str, Path]) -> Iterator[str]:
+    """Each fact with its questions, before and after."""
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for name, file in files.items():
+        samples = json_lines(file)
+        last = max(sample["step"] for sample in samples)
+        for sample in samples:
+            if sample["step"] in (0, last):
+                who = name if sample["step"] else "the frozen model"
+                found.setdefault(sample["edit_fact"], {}).setdefault(who, []).append(sample)
+    for number, (fact, by_whom) in enumerate(found.items(), start=1):
+        original = next(iter(by_whom.values()))[0]["original_fact"]
+        per_run = len(next(iter(by_whom.values()))) // len(files)  # all runs begin with the same frozen model
+        lines = (
+            [who, sample["continuation"].strip(), sample["answer"], *(f"{sample[key]:.2f}" for key in JUDGED)]
+            for who, samples in by_whom.items()
+            for sample in samples[: per_run if who == "the frozen model" else None]
+        )
+        head = ["asks", "question", "answer", "contradicts the edit", "the original"]
+        yield f"**{number}. {fact}** (was: {original})\n\n{table(head, lines)}\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
-    place = parser.parse_args().results
-    rows = [row for row in read_rows(place) if row["task"] == "next_sentence"]
+    parser.add_argument("--samples", nargs="+", metavar="NAME=FILE")
+    args = parser.parse_args()
+    if args.samples:
+        print("\n".join(asked({name: Path(file) for name, file in (each.split("=", 1) for each in args.samples)})))
+        return
+    place, all_rows = args.results, read_rows(args.results)
+    rows = [row for row in all_rows if row["task"] == "next_sentence"]
     found = json.loads((place / "summary.json").read_text())["at_equal_diversity"]
     head = ["end temperature", "seed", "log-ratio variance", "elbo", "log-likelihood", "diversity", "tokens"]
     print(table([*head, "s a step", "on"], changed(rows)))
@@ -91,6 +142,8 @@ def main() -> None:
     for seed in sorted({row["seed"] for row in rows}):
         head = [f"seed {seed}", "log-likelihood", "best of 8", "diversity", "embedding distance", "tokens", "s"]
         print(f"\n{table(head, side_by_side([row for row in rows if row['seed'] == seed]))}")
+    head = ["reward", "who asks", *RATES.values(), "different ones", "elbo; log Z"]
+    print(f"\n{table(head, questions([row for row in all_rows if row['task'] == 'contradiction']))}")
 
 
 if __name__ == "__main__":
