@@ -23,7 +23,7 @@ from machine import describe
 from rich.console import Console
 from rich.table import Table
 from step_programs import StepPrograms
-from step_time import LENGTH, PROMPT, RANK, SAMPLES
+from step_systems import LENGTH, PROMPT, RANK, SAMPLES
 
 from gfn_jax.config.base import base
 from gfn_jax.config.reading import parse_config
