@@ -13,7 +13,8 @@ FILEs are prompts, one on each line, and fact edits as `data/zsre/convert.py` wr
 that has its file there is not made again, whatever the code has become since: each says of which commit it is. So the
 runs may be made on several machines, one after the other. Of a run whose files came from another machine, without
 checkpoints but with the exported policy as `adapter`, the policy is compared here. No run begins after the minutes are
-over. Ways to decode the frozen model are compared once for each seed, with its first run, as no policy changes them.
+over. Ways to decode the frozen model are compared once for each seed, with its first run, as no policy changes them;
+those that no run of a seed has yet, with its next one.
 
 Further FLAGs go to every training, and into its row. On a GPU one bucket saves programs to compile:
 --config.data.prompt_buckets="(96,)" for prompts, "(192,)" for questions.
@@ -85,7 +86,8 @@ def methods(run: Run, rows: list[dict[str, Any]]) -> list[str]:
     """What a run is compared with, beside those that have been."""
     if run.about["task"] != "next_sentence":
         return ["GFlowNet", "sampling", "reference"]
-    return METHODS[:1] if any(run.about["seed"] == row["seed"] for row in _with_methods(rows)) else METHODS
+    compared = {method["name"] for method in _baselines(rows).get(run.about["seed"], [])}
+    return [name for name in METHODS if name not in compared]
 
 
 def _training(config: str, settings: dict[str, Any]) -> list[str]:
@@ -172,7 +174,7 @@ def at_equal_diversity(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _with_baselines(rows: list[dict[str, Any]]) -> list[frontier.Run]:
     """The continuations, each with its own policy and the baselines of its seed, where these are there."""
-    baselines = {row["seed"]: row["methods"][1:] for row in _with_methods(rows)}
+    baselines = _baselines(rows)
     return [
         frontier.Run(row["temperature_end"], row["seed"], [row["methods"][0], *baselines[row["seed"]]])
         for row in rows
@@ -180,9 +182,13 @@ def _with_baselines(rows: list[dict[str, Any]]) -> list[frontier.Run]:
     ]
 
 
-def _with_methods(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The continuations that were compared with ways to decode the frozen model."""
-    return [row for row in rows if row["task"] == "next_sentence" and row["methods"][1:]]
+def _baselines(rows: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    """By seed the ways to decode the frozen model that its continuations were compared with."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["task"] == "next_sentence" and row["methods"][1:]:
+            found.setdefault(row["seed"], []).extend(row["methods"][1:])
+    return found
 
 
 def read_rows(place: Path) -> list[dict[str, Any]]:
