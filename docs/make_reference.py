@@ -9,12 +9,14 @@ those that the commands define. With --check nothing is written, and the status 
 import ast
 import sys
 import tokenize
+import tomllib
 import types
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import mdformat
 from ml_collections import ConfigDict
 
 from gfn_jax.__main__ import COMMANDS
@@ -121,7 +123,8 @@ def page() -> str:
         "with 2 where what it was given is wrong (one line says what), or with 1 where training cannot go on.\n"
     )
     parts += [_command(name) for name in COMMANDS]
-    return "\n".join(parts)
+    settings = tomllib.loads((ROOT / ".mdformat.toml").read_text())
+    return mdformat.text("\n".join(parts), options=settings, extensions=("gfm", "tables"))
 
 
 def _configuration() -> Iterator[str]:
@@ -258,7 +261,9 @@ def _code(value: Any, *, is_raw: bool = False) -> str:
     if value in ("", (), {}) or (isinstance(value, Mapping | ConfigDict) and not value):
         return "empty"
     text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return f"`{text if is_raw else text.replace(chr(10), chr(92) + 'n')}`"
+    shown = text if is_raw else text.replace(chr(10), chr(92) + "n")
+    fence = "``" if "`" in shown else "`"
+    return f"{fence}{shown}{fence}"
 
 
 def _row(cells: typing.Iterable[str]) -> str:

@@ -13,6 +13,7 @@ if [ -n "$extra" ]; then
 fi
 .venv/bin/ruff format --check --quiet .
 .venv/bin/ruff check --quiet .
+.venv/bin/mdformat --check ./*.md docs
 .venv/bin/basedpyright
 .venv/bin/lint-imports --no-logo
 status=0

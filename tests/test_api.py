@@ -137,7 +137,7 @@ def test_what_the_readme_shows_runs(name, tmp_path, monkeypatch):
     }
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(api, "load_config", lambda file, **own: load_config(file, **{**own, **small}))
-    block = (ROOT / "README.md").read_text().partition(f"<!-- python: {name} -->\n```python\n")[2].partition("```")[0]
+    block = (ROOT / "README.md").read_text().partition(f"<!-- python: {name} -->\n\n```python\n")[2].partition("```")[0]
     exec(
         block.replace('"runs/', f'"{tmp_path}/').replace(
             "evaluate(n=8)", 'evaluate(n=2, prompts=2, methods=["GFlowNet"])'
