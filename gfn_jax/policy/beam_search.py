@@ -59,6 +59,20 @@ def beam_search(
     select = largest if model.layout.has_few_kernels else jax.lax.top_k  # which on a CPU sorts nothing
     batch = prompts.length_B.shape[0]
 
+    def choose(search: _Search, group: slice, scored: jax.Array, is_open_B: jax.Array):
+        """Of a group's beams with their next tokens, scored [B, width, V]: the best that go on, and all ended ones."""
+        log_p, index = select(scored.reshape(batch, -1), 2 * width)  # so many that enough of them go on
+        beam, token = index // scored.shape[-1], (index % scored.shape[-1]).astype(jnp.int32)
+        histories = jnp.take_along_axis(search.tokens_BxSxL[:, group], beam[..., None], 1)
+        is_end = token == rules.terminator
+        # Only the likeliest `width` may end: those behind them are there in case that these all do.
+        may_end = is_end & (jnp.arange(2 * width) < width)[None, :] & is_open_B[:, None]
+        new = Found(histories, jnp.full_like(token, search.step), jnp.where(may_end, log_p, -jnp.inf))
+        ended = _merge(jax.tree.map(lambda x: x[:, group], search.ended), new)
+        log_p, chosen = jax.lax.top_k(jnp.where(is_end, -jnp.inf, log_p), width)
+        beam, token = (jnp.take_along_axis(x, chosen, 1) for x in (beam, token))
+        return log_p, beam, token, ended
+
     def expand(search: _Search) -> tuple[_Search, jax.Array, jax.Array]:
         """One more token, or the end, for the beams of all groups; which beams went on, and by which tokens."""
         logits = model.logits(search.hidden_BxSxD)
@@ -67,26 +81,13 @@ def beam_search(
         uses_BxV = jnp.zeros((batch, vocabulary), log_p_BxSxV.dtype)
         parts = []
         is_open_BxG = _is_open(search, width)
-        for first in range(0, beams, width):
-            group = slice(first, first + width)
-            scored = log_p_BxSxV[:, group] - diversity_penalty * uses_BxV[:, None]
-            scored += search.log_p_BxS[:, group, None]
-            log_p, index = select(scored.reshape(batch, -1), 2 * width)  # so many that enough of them go on
-            beam, token = index // vocabulary, (index % vocabulary).astype(jnp.int32)
-            ended = jax.tree.map(lambda x, group=group: x[:, group], search.ended)
-            histories = jnp.take_along_axis(search.tokens_BxSxL[:, group], beam[..., None], 1)
-            is_end = token == rules.terminator
-            # Only the likeliest `width` may end: those behind them are there in case that these all do.
-            may_end = is_end & (jnp.arange(2 * width) < width)[None, :] & is_open_BxG[:, first // width, None]
-            ended = _merge(
-                ended, Found(histories, jnp.full_like(token, search.step), jnp.where(may_end, log_p, -jnp.inf))
-            )
-            log_p = jnp.where(is_end, -jnp.inf, log_p)
-            log_p, chosen = jax.lax.top_k(log_p, width)
-            beam, token = (jnp.take_along_axis(x, chosen, 1) for x in (beam, token))
+        for number, first in enumerate(range(0, beams, width)):
+            group, is_open_B = slice(first, first + width), is_open_BxG[:, number]
+            scored = log_p_BxSxV[:, group] - diversity_penalty * uses_BxV[:, None] + search.log_p_BxS[:, group, None]
+            log_p, beam, token, ended = choose(search, group, scored, is_open_B)
             parts.append((log_p, beam + first, token, ended))
             uses = jax.nn.one_hot(token, vocabulary, dtype=uses_BxV.dtype).sum(1)
-            uses_BxV += jnp.where(is_open_BxG[:, first // width, None], uses, 0)
+            uses_BxV += jnp.where(is_open_B[:, None], uses, 0)
         log_p, beam, token, ended = jax.tree.map(lambda *of_groups: jnp.concatenate(of_groups, 1), *parts)
         at = jnp.minimum(search.step, length - 1)  # at the maximum length all beams end: nothing to write
         histories = jnp.take_along_axis(search.tokens_BxSxL, beam[..., None], 1)

@@ -119,6 +119,32 @@ def _invert(uniform_N: jax.Array, weights_NxI: jax.Array) -> jax.Array:
     return jnp.where(is_behind.any(1), is_behind.argmax(1), weights_NxI.argmax(1))
 
 
+def _written(
+    state: _Decoding,
+    tokens_N: jax.Array,
+    goes_on_N: jax.Array,
+    may_stop_N: jax.Array,
+    log_pf_N: jax.Array,
+    log_pterm_N: jax.Array,
+) -> tuple[Trajectories, Scores]:
+    """What was drawn and scored so far, and this step's."""
+    drawn, scores, step = state.trajectories, state.scores, state.step
+    at = jnp.minimum(step, drawn.tokens_NxL.shape[1] - 1)  # at the maximum length every row stops: nothing to write
+
+    def with_column(whole: jax.Array, column: jax.Array) -> jax.Array:
+        return whole.at[:, at].set(jnp.where(goes_on_N, column, whole[:, at]))
+
+    is_terminable_NxT = drawn.is_terminable_NxT.at[:, step].set(may_stop_N)
+    return (
+        Trajectories(with_column(drawn.tokens_NxL, tokens_N), drawn.length_N + goes_on_N, is_terminable_NxT),
+        Scores(
+            with_column(scores.log_pf_NxL, log_pf_N),
+            scores.log_pterm_NxT.at[:, step].set(jnp.where(may_stop_N, log_pterm_N, 0)),
+            is_terminable_NxT,
+        ),
+    )
+
+
 @checked
 def sample(
     policy: LanguageModel,
@@ -139,7 +165,6 @@ def sample(
     rows = batch * per_prompt
     temperature_key, token_key = jax.random.split(key)
     temperature = draw_temperature(behaviour, temperature_key)
-    row_numbers = jnp.arange(rows)
 
     decoder = Decoder(policy, prompts, per_prompt, length)
     frozen_decoder = None
@@ -162,20 +187,8 @@ def sample(
         goes_on = state.is_running_N & (tokens != rules.terminator)
         may_stop = state.is_running_N & (log_pterm_N > -jnp.inf)
         tokens = jnp.where(goes_on, tokens, 0)
-        at = jnp.minimum(state.step, length - 1)  # at the maximum length every row stops: nothing to write
-        kept = jnp.where(goes_on, tokens, state.trajectories.tokens_NxL[:, at])
-        kept_log_pf = jnp.where(goes_on, logits[row_numbers, tokens] - log_total_N, state.scores.log_pf_NxL[:, at])
-        trajectories = Trajectories(
-            state.trajectories.tokens_NxL.at[:, at].set(kept),
-            state.trajectories.length_N + goes_on,
-            state.trajectories.is_terminable_NxT.at[:, state.step].set(may_stop),
-        )
-        scores = Scores(
-            state.scores.log_pf_NxL.at[:, at].set(kept_log_pf),
-            state.scores.log_pterm_NxT.at[:, state.step].set(jnp.where(may_stop, log_pterm_N, 0)),
-            trajectories.is_terminable_NxT,
-        )
-        return tokens, goes_on, trajectories, scores
+        log_pf_N = logits[jnp.arange(rows), tokens] - log_total_N
+        return tokens, goes_on, *_written(state, tokens, goes_on, may_stop, log_pf_N, log_pterm_N)
 
     def body(state: _Decoding) -> _Decoding:
         tokens, goes_on, trajectories, scores = choose(state)
