@@ -18,7 +18,7 @@ CLASSIFIER, LABEL = "data/miniworld/mood", "gloomy"
 def classifier():
     from transformers import pipeline  # imports torch, which the main process does without
 
-    return pipeline("text-classification", model=CLASSIFIER, top_k=None)
+    return pipeline("text-classification", model=CLASSIFIER, top_k=None, batch_size=64)
 
 
 def objection(prompts, texts):
