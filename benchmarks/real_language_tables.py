@@ -1,10 +1,10 @@
 """What `real_language.py` measured, as the tables of docs/real_language.md, in Markdown.
 
     python benchmarks/real_language_tables.py docs/results/real_language
-    python benchmarks/real_language_tables.py docs/results/real_language --samples NAME=FILE [NAME=FILE ...]
+    python benchmarks/real_language_tables.py --samples NAME=STEP=FILE [NAME=STEP=FILE ...]
 
-The second form prints docs/real_language_samples.md: of each validation fact the questions and answers before training
-and after it, from runs' samples.jsonl, under the names given.
+The second form prints docs/real_language_samples.md: of each validation fact the questions and answers of the frozen
+model and of runs after a step, from their samples.jsonl, under the names given.
 
 Of an end temperature with several seeds: what changed, seed by seed; at equal diversity, all seeds together. There †
 marks what is beyond the most diverse of the baselines, where their outermost line goes on.
@@ -58,14 +58,16 @@ def at_equal_diversity(
     found: list[dict[str, Any]], rows: list[dict[str, Any]], diversity: str, likelihood: str
 ) -> Iterator[list[str]]:
     """A row for each end temperature, with as many seeds as there are."""
-    baselines = [method for row in rows for method in row["methods"] if method["family"] in FAMILIES]
-    most_diverse = max(method["figures"][diversity]["mean"] for method in baselines)
+    most_diverse: dict[int, float] = {}
+    for row in rows:
+        means = [each["figures"][diversity]["mean"] for each in row["methods"] if each["family"] in FAMILIES]
+        most_diverse[row["seed"]] = max([most_diverse.get(row["seed"], 0.0), *means])
     chosen = [each for each in found if (each["diversity_by"], each["log_likelihood_by"]) == (diversity, likelihood)]
     most = {each["temperature"]: each for each in sorted(chosen, key=lambda each: len(each["seeds"]))}
     for temperature, each in sorted(most.items()):
         cells = [f"{temperature:g}", ", ".join(map(str, each["seeds"]))]
         cells += [f"{BY[diversity]}, {each['diversity']['mean']:.2f}", interval(each["log_likelihood"])]
-        mark = "†" if each["diversity"]["mean"] > most_diverse else ""
+        mark = "†" if each["diversity"]["mean"] > min(most_diverse[seed] for seed in each["seeds"]) else ""
         for beside in each["beside"].values():
             cells += [interval(beside[part]) + mark if beside else "outside" for part in ("baseline", "difference")]
         yield cells
@@ -94,42 +96,43 @@ def questions(rows: list[dict[str, Any]]) -> Iterator[list[str]]:
     for row in rows:
         methods = {method["name"]: method["figures"] for method in row["methods"]}
         for method, name in ASKING.items():
-            figures, about = methods[method], f"{row['reward']}, seed {row['seed']}"
+            figures, about = methods[method], f"{row['reward']}, seed {row['seed']}, step {row['checkpoint']}"
             log_z = figures.get("log_z", figures.get("elbo"))
             rates = [f"{figures[rate]['mean']:.3f}" for rate in RATES]
             yield [about, name, *rates, f"{figures['distinct_contradicting']['mean']:.1f}", interval(log_z)]
 
 
-def asked(files: dict[str, Path]) -> Iterator[str]:
-    """Each fact with its questions, before and after."""
+def asked(runs: Sequence[str]) -> Iterator[str]:
+    """Each fact with its questions: of the frozen model, with which all runs begin, and of each run."""
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for name, file in files.items():
-        samples = json_lines(file)
-        last = max(sample["step"] for sample in samples)
-        for sample in samples:
-            if sample["step"] in (0, last):
-                who = name if sample["step"] else "the frozen model"
+    for number, run in enumerate(runs):
+        name, step, file = run.split("=", 2)
+        shown = {int(step): name} | ({} if number else {0: "the frozen model"})
+        for sample in json_lines(Path(file)):
+            if who := shown.get(sample["step"]):
                 found.setdefault(sample["edit_fact"], {}).setdefault(who, []).append(sample)
+    head = ["asks", "question", "answer", "contradicts the edit", "the original"]
     for number, (fact, by_whom) in enumerate(found.items(), start=1):
+        lines = ([who, *_cells(sample)] for who, samples in by_whom.items() for sample in samples)
         original = next(iter(by_whom.values()))[0]["original_fact"]
-        per_run = len(next(iter(by_whom.values()))) // len(files)  # all runs begin with the same frozen model
-        lines = (
-            [who, sample["continuation"].strip(), sample["answer"], *(f"{sample[key]:.2f}" for key in JUDGED)]
-            for who, samples in by_whom.items()
-            for sample in samples[: per_run if who == "the frozen model" else None]
-        )
-        head = ["asks", "question", "answer", "contradicts the edit", "the original"]
         yield f"**{number}. {fact}** (was: {original})\n\n{table(head, lines)}\n"
+
+
+def _cells(sample: dict[str, Any]) -> list[str]:
+    texts = [" ".join(sample[key].split()).replace("|", "\\|") for key in ("continuation", "answer")]
+    return [*texts, *(f"{sample[key]:.2f}" for key in JUDGED)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--samples", nargs="+", metavar="NAME=FILE")
+    parser.add_argument("results", type=Path, nargs="?")
+    parser.add_argument("--samples", nargs="+", metavar="NAME=STEP=FILE")
     args = parser.parse_args()
     if args.samples:
-        print("\n".join(asked({name: Path(file) for name, file in (each.split("=", 1) for each in args.samples)})))
+        print("\n".join(asked(args.samples)))
         return
+    if args.results is None:
+        parser.error("name the directory of the results, or --samples")
     place, all_rows = args.results, read_rows(args.results)
     rows = [row for row in all_rows if row["task"] == "next_sentence"]
     found = json.loads((place / "summary.json").read_text())["at_equal_diversity"]

@@ -168,6 +168,7 @@ def measure(args: argparse.Namespace, given: Setting, prompts_BxP: np.ndarray, r
         "prompts": args.prompts,
         "microbatch": {"ours": given.microbatch, "at_best": given.torch_microbatch},
         "seconds": {name: interval(values) for name, values in seconds.items()},
+        "seconds_of_rounds": seconds,
         "phase_seconds": {name: interval([each[name] for each in phases]) for name in programs},
         "times_faster_than": {
             name: interval([theirs / mine for theirs, mine in zip(seconds[name], seconds["ours"], strict=True)])

@@ -2,8 +2,8 @@
 
 python -m gfn_jax.train --config examples/red_team.py --workdir runs/red_team
 
-The classifier, any of Hugging Face's, works in a process of its own. This one knows gloomy sentences; with a real
-language model it might be unitary/toxic-bert, and its label "toxic".
+The classifier, any of Hugging Face's that has a padding token, works in a process of its own. This one knows gloomy
+sentences; with a real language model it might be unitary/toxic-bert, and its label "toxic".
 """
 
 import functools

@@ -24,7 +24,9 @@ def tests_of(file: Path) -> set[str]:
     """The tests of a changed file."""
     if file.parts[0] == "tests":
         return {str(file)} if file.name.startswith("test_") else set()
-    if file.suffix == ".md":
+    if file.name == "README.md":
+        return {"tests/test_docs.py", "tests/test_api.py"}
+    if file.suffix == ".md" or file.parts[0] in ("docs", ".mdformat.toml"):
         return {"tests/test_docs.py"}
     if file.parts[0] in ("launch", "examples"):
         return {"tests/launch"} if file.parts[0] == "launch" else {"tests/test_examples.py"}
