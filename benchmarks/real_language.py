@@ -173,10 +173,15 @@ def at_equal_diversity(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _with_baselines(rows: list[dict[str, Any]]) -> list[frontier.Run]:
-    """The continuations, each with its own policy and the baselines of its seed, where these are there."""
+    """The continuations, each with its own policy and the baselines of its seed that all compared seeds have."""
     baselines = _baselines(rows)
+    of_all = set.intersection(*({method["name"] for method in of_seed} for of_seed in baselines.values()), set(METHODS))
     return [
-        frontier.Run(row["temperature_end"], row["seed"], [row["methods"][0], *baselines[row["seed"]]])
+        frontier.Run(
+            row["temperature_end"],
+            row["seed"],
+            [row["methods"][0], *(method for method in baselines[row["seed"]] if method["name"] in of_all)],
+        )
         for row in rows
         if row["task"] == "next_sentence" and row["seed"] in baselines
     ]
