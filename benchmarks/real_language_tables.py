@@ -7,10 +7,11 @@ The second form prints docs/real_language_samples.md: of each validation fact th
 model and of runs after a step, from their samples.jsonl, under the names given.
 
 Of an end temperature with several seeds: what changed, seed by seed; at equal diversity, all seeds together. There †
-marks what is beyond the most diverse of the baselines, where their outermost line goes on.
+marks what is beyond the most diverse of a family's baselines, where their outermost line goes on.
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -58,17 +59,19 @@ def at_equal_diversity(
     found: list[dict[str, Any]], rows: list[dict[str, Any]], diversity: str, likelihood: str
 ) -> Iterator[list[str]]:
     """A row for each end temperature, with as many seeds as there are."""
-    most_diverse: dict[int, float] = {}
-    for row in rows:
-        means = [each["figures"][diversity]["mean"] for each in row["methods"] if each["family"] in FAMILIES]
-        most_diverse[row["seed"]] = max([most_diverse.get(row["seed"], 0.0), *means])
+    most_diverse: dict[tuple[int, str], float] = {}
+    for row, family in itertools.product(rows, FAMILIES):
+        of_family = [each for each in row["methods"] if each["family"] == family or each["name"] == "sampling"]
+        means = [each["figures"][diversity]["mean"] for each in of_family]
+        most_diverse[row["seed"], family] = max([most_diverse.get((row["seed"], family), 0.0), *means])
     chosen = [each for each in found if (each["diversity_by"], each["log_likelihood_by"]) == (diversity, likelihood)]
     most = {each["temperature"]: each for each in sorted(chosen, key=lambda each: len(each["seeds"]))}
     for temperature, each in sorted(most.items()):
         cells = [f"{temperature:g}", ", ".join(map(str, each["seeds"]))]
         cells += [f"{BY[diversity]}, {each['diversity']['mean']:.2f}", interval(each["log_likelihood"])]
-        mark = "†" if each["diversity"]["mean"] > min(most_diverse[seed] for seed in each["seeds"]) else ""
-        for beside in each["beside"].values():
+        for family, beside in each["beside"].items():
+            is_beyond = each["diversity"]["mean"] > min(most_diverse[seed, family] for seed in each["seeds"])
+            mark = "†" if is_beyond else ""
             cells += [interval(beside[part]) + mark if beside else "outside" for part in ("baseline", "difference")]
         yield cells
 
