@@ -1,11 +1,13 @@
-"""Contradictory questions about real facts, by SmolLM2-135M and a judge of one's own, on two CPU cores.
+r"""Contradictory questions about real facts, by SmolLM2-135M and a judge of one's own, on two CPU cores.
 
     python data/fetch.py smollm2
     python data/fetch.py minilm
-    python data/nli/train_judge.py --encoder data/nli/encoder --pairs FILE --out data/nli/judge
     python data/zsre/convert.py --input FILE
+    python data/zsre/judge_pairs.py
+    python data/nli/train_judge.py --encoder data/nli/encoder --pairs FILE --pairs data/zsre/judge_pairs.tsv \
+        --out data/nli/judge
 
-make the model, the judge and the facts; any NLI model that the hub has does as well. Both templates show the model
+make the model, the facts and the judge; any NLI model that the hub has does as well. Both templates show the model
 by examples what is wanted.
 """
 
@@ -38,7 +40,7 @@ def get_config():
     config.task.bans.sentence_end = r"[!…]"  # full stops may be part of names
     config.data.path = "data/zsre/train.jsonl"
     config.data.val_prompts = 64
-    config.data.prompt_buckets = (128, 144, 160, 192)
+    config.data.prompt_buckets = (184,)  # 131 tokens of each are the examples, which are encoded once for a batch
     config.model.name_or_path = "data/smollm2/model"
     config.model.lora.rank = 16
     config.model.lora.alpha = 32.0
@@ -46,7 +48,7 @@ def get_config():
     config.sampling.min_len = 3
     config.sampling.max_len = 20
     config.sampling.support_min_p = 0.02
-    config.sampling.temperature_low = 0.7
+    config.sampling.temperature_low = 1.0
     config.sampling.temperature_high = 1.5
     config.sampling.temperature_prob = 0.5
     config.reward.temperature_end = 1.0
@@ -55,17 +57,17 @@ def get_config():
     shown = "".join(f"Question: {question}\nAnswer: {answer}\n" for question, answer in _ANSWERS)
     config.reward.answers.template = f"{shown}Question: {{question}}\nAnswer:"
     config.reward.answers.max_new_tokens = 20
-    config.reward.answers.batch_size = 32
+    config.reward.answers.batch_size = 24
     config.reward.nli.name_or_path = "data/nli/judge"
     config.replay.fraction = 0.25
     config.replay.sampling = "reward"
-    config.train.steps = config.train.decay_steps = 100
+    config.train.steps = config.train.decay_steps = 220
     config.train.prompts_per_step = config.train.microbatch_prompts = 4
-    config.train.learning_rate = 5e-4
-    config.train.warmup_steps = 5
-    config.train.eval_every = 50
-    config.train.checkpoint_every = 50
+    config.train.learning_rate = 2e-3
+    config.train.warmup_steps = 10
+    config.train.eval_every = 110
+    config.train.checkpoint_every = 55
     config.train.pipeline_depth = 1
     config.eval.samples_per_prompt = 4
-    config.eval.prompts_per_batch = 8
+    config.eval.prompts_per_batch = 16
     return config.lock()

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 def load_config(source: str | Path | ConfigDict, /, **overrides: Any) -> Config:
     """The configuration in a Python file with `get_config()`, or in a ConfigDict, such as `gfn_jax.config.base.base()`.
 
-    Overrides are dotted keys with __ for the dots: `load_config("configs/quickstart.py", train__steps=20)`. Raises
-    `UserError` where there is no such file, or a key or a value is wrong.
+    Overrides are dotted keys, with __ for the dots where they are written as arguments:
+    `load_config("configs/quickstart.py", train__steps=20)`. Raises `UserError` where there is no such file, or a key or
+    a value is wrong.
     """
     if isinstance(source, ConfigDict):
         raw = source.copy_and_resolve_references()
@@ -42,7 +43,7 @@ def load_config(source: str | Path | ConfigDict, /, **overrides: Any) -> Config:
             raise UserError(f"{source} has no function get_config()") from error
     plain = raw.to_dict()
     for name, value in overrides.items():
-        *sections, key = name.split("__")
+        *sections, key = name.replace("__", ".").split(".")
         section = plain
         for each in sections:
             section = section.setdefault(each, {})

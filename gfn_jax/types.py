@@ -30,10 +30,14 @@ def trailing(x: jax.Array, ndim: int) -> jax.Array:
 
 @struct.dataclass
 class Prompts:
-    """Token rows padded on the right; what stands behind a row's length is never read."""
+    """Token rows padded on the right; what stands behind a row's length is never read.
+
+    All rows begin with the tokens of `beginning`, and each has more: models encode these once for all rows.
+    """
 
     tokens_BxP: Int[Array, "B P"]
     length_B: Int[Array, " B"]
+    beginning: tuple[int, ...] = struct.field(pytree_node=False, default=())
 
     @property
     def is_token_BxP(self) -> jax.Array:  # noqa: N802 (its axes)
@@ -51,11 +55,11 @@ class Prompts:
         return self.is_token_BxP[:, None, :] & is_near
 
     @classmethod
-    def shapes(cls, batch: int, length: int, sharding: jax.sharding.Sharding) -> Any:
+    def shapes(cls, batch: int, length: int, sharding: jax.sharding.Sharding, beginning: tuple[int, ...] = ()) -> Any:
         """Prompts without values, to compile for."""
         lengths: Any = jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=sharding)
         tokens: Any = lengths.update(shape=(batch, length))
-        return cls(tokens, lengths)
+        return cls(tokens, lengths, beginning)
 
 
 @struct.dataclass

@@ -101,10 +101,9 @@ class ValidationFunctions:
         compiled = functools.partial(jax.jit, out_shardings=rows)
         self.draw, self.draw_frozen, self.rescore = compiled(draw), compiled(draw_frozen), compiled(rescore)
 
-    def to_compile(self, adapter: Weights, frozen: Weights, length: int) -> list[Call]:
-        """What is called on the policy's behalf, of prompts padded to a length; weights may be shapes."""
-        batch = self._config.eval.prompts_per_batch
-        prompts = Prompts.shapes(batch, length, self._rows)
+    def to_compile(self, adapter: Weights, frozen: Weights, prompts: Prompts) -> list[Call]:
+        """What is called on the policy's behalf, of prompts of this shape; weights may be shapes, too."""
+        batch = prompts.length_B.shape[0]
         rows = batch * self._config.eval.samples_per_prompt
         trajectories = Trajectories.shapes(rows, self._config.sampling.max_len, self._rows)
         return [
@@ -129,9 +128,10 @@ class Validation:
         """What `measure` will call on the policy's behalf, to be compiled ahead."""
         experiment = self._experiment
         adapter, frozen, length = experiment.adapter, experiment.frozen, experiment.buckets(self._examples)[-1]
-        calls = self._functions.to_compile(adapter, frozen, length)
+        batch, rows = experiment.config.eval.prompts_per_batch, experiment.rows.sharding
+        prompts = Prompts.shapes(batch, length, rows, experiment.common_beginning)
+        calls = self._functions.to_compile(adapter, frozen, prompts)
         if self._exact:
-            prompts = Prompts.shapes(experiment.config.eval.prompts_per_batch, length, experiment.rows.sharding)
             calls.append(Call(self._exact.log_probs, (adapter, frozen, prompts)))
         return calls
 

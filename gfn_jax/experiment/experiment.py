@@ -35,6 +35,7 @@ from gfn_jax.runtime.startup import configure_jax
 from gfn_jax.runtime.stopwatch import Stopwatch
 from gfn_jax.tasks import Task, make_task
 from gfn_jax.text.prompts import bucket_of, pad_to_bucket
+from gfn_jax.text.seen_prompts import SeenPrompts
 from gfn_jax.text.tokenizer import Tokenizer
 from gfn_jax.text.vocabulary import banned_items, terminator_id
 from gfn_jax.types import Prompts, Scores, Trajectories
@@ -143,7 +144,7 @@ class Experiment:
         """
         longest = max(self.lengths([*examples, *like]))
         own = self.tokenizer.encode_prompts([self.task.prompt(example) for example in self.rows.own(examples)])
-        return self.rows.place(pad_to_bucket(own, self.config.data.prompt_buckets, longest))
+        return self.rows.place(pad_to_bucket(own, self.config.data.prompt_buckets, longest, self.common_beginning))
 
     def buckets(self, examples: Sequence[Any]) -> list[int]:
         """The lengths that batches of these examples are padded to."""
@@ -153,15 +154,19 @@ class Experiment:
         """How many tokens each example's prompt has; none is tokenised twice."""
         found: list[int] = []
         for first in range(0, len(examples), _AT_ONCE):
-            prompts = [self.task.prompt(example) for example in examples[first : first + _AT_ONCE]]
-            fresh = [prompt for prompt in prompts if prompt not in self._prompt_lengths]
-            self._prompt_lengths.update(zip(fresh, map(len, self.tokenizer.encode_prompts(fresh)), strict=True))
-            found += map(self._prompt_lengths.__getitem__, prompts)
+            found += self._prompts.lengths(
+                [self.task.prompt(example) for example in examples[first : first + _AT_ONCE]]
+            )
         return found
 
+    @property
+    def common_beginning(self) -> tuple[int, ...]:
+        """What the prompts of all examples begin with that were looked at so far, where that is long enough to tell."""
+        return self._prompts.beginning
+
     @functools.cached_property
-    def _prompt_lengths(self) -> dict[str, int]:
-        return {}
+    def _prompts(self) -> SeenPrompts:
+        return SeenPrompts(self.tokenizer.encode_prompts)
 
     def final_log_r(self, components: Components) -> jax.Array:
         """log R [N, T] as the end of training has it: the last phase's weights, the end temperature."""

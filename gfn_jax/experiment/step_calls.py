@@ -18,7 +18,8 @@ from gfn_jax.types import Prompts, Trajectories
 class StepCalls:
     """The calls of a step whose prompts are padded to one length.
 
-    `state` and `frozen` are a training state and frozen weights, or their shapes; `rows` is how a batch lies.
+    `state` and `frozen` are a training state and frozen weights, or their shapes; `rows` is how a batch lies, and
+    `beginning` what all prompts begin with.
     """
 
     config: Config
@@ -27,6 +28,7 @@ class StepCalls:
     state: Any
     frozen: Any
     rows: jax.sharding.Sharding
+    beginning: tuple[int, ...] = ()
 
     def sample(self, length: int) -> Call:
         return Call(self.functions.sample, (self.state.adapter, self.frozen, self._prompts(length), 0))
@@ -46,7 +48,7 @@ class StepCalls:
         return Call(self.functions.update, (self.state, self.frozen, self._prompts(length), *rewarded))
 
     def _prompts(self, length: int) -> Prompts:
-        return Prompts.shapes(self.config.train.prompts_per_step, length, self.rows)
+        return Prompts.shapes(self.config.train.prompts_per_step, length, self.rows, self.beginning)
 
     def _trajectories(self, per_prompt: int) -> Trajectories:
         rows = self.config.train.prompts_per_step * per_prompt

@@ -21,6 +21,7 @@ class WarmUp:
 
     def __init__(self, experiment: Experiment, state: TrainState, examples: Sequence[Any]):
         """Starts at once, on all but the updates; `examples` are those that are trained on, whose lengths matter."""
+        self._lengths = experiment.buckets(examples)
         self._calls = StepCalls(
             experiment.config,
             experiment.functions,
@@ -28,8 +29,8 @@ class WarmUp:
             state,
             experiment.frozen,
             experiment.rows.sharding,
+            experiment.common_beginning,
         )
-        self._lengths = experiment.buckets(examples)
         self._started = time.perf_counter()
         self._pool = ThreadPoolExecutor(os.cpu_count())
         self._compiling: list[Future] = []

@@ -20,6 +20,14 @@ class KeyValues:
     keys: jax.Array
     values: jax.Array
 
+    def flat(self) -> "KeyValues":
+        """A position's heads one behind the other, [.., G K]: a narrow last axis leaves a TPU's tiles half empty."""
+        return jax.tree.map(lambda x: x.reshape(*x.shape[:-2], -1), self)
+
+    def by_heads(self, groups: int) -> "KeyValues":
+        """The inverse of `flat`."""
+        return jax.tree.map(lambda x: x.reshape(*x.shape[:-1], groups, -1), self)
+
 
 def is_visible(query_positions: jax.Array, key_positions: jax.Array, window: int | None) -> jax.Array:
     """Which keys [.., C] a causal query at each of the positions [.., Q] sees, as [.., Q, C]."""

@@ -25,14 +25,14 @@ class Decoder:
     empty_cache         what `advance` is given first
     """
 
-    def __init__(self, model: LanguageModel, prompts: Prompts, samples: int, length: int, shared: int = 0):
-        """`shared` is of `LanguageModel.encode`."""
+    def __init__(self, model: LanguageModel, prompts: Prompts, samples: int, length: int):
         architecture = model.architecture
-        _, prompt = model.encode(prompts, shared)
+        _, prompt = model.encode(prompts)
         batch, width = prompt.last_hidden_BxD.shape
         self.first_hidden_BxSxD = jnp.broadcast_to(prompt.last_hidden_BxD[:, None], (batch, samples, width))
-        heads_first = jax.tree.map(lambda x: jnp.moveaxis(x, 3, 2), prompt.layers)  # [layers, B, G, P, K]
-        layers = [jax.tree.map(lambda x, layer=layer: x[layer], heads_first) for layer in range(architecture.depth)]
+        flat = [jax.tree.map(lambda x, layer=layer: x[layer], prompt.layers) for layer in range(architecture.depth)]
+        by_heads = [each.by_heads(architecture.key_value_heads) for each in flat]
+        layers = [jax.tree.map(lambda x: jnp.moveaxis(x, 2, 1), each) for each in by_heads]  # [B, G, P, K]
         kept = Joined if model.layout.has_few_kernels else Apart
         self._cache = kept(prompts, layers, samples, length, architecture.attention_scale)
         self.empty_cache: Cache = self._cache.empty()

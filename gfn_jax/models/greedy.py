@@ -40,14 +40,10 @@ def decode_greedily(
     *,
     min_new_tokens: int,
     max_new_tokens: int,
-    shared: int = 0,
 ) -> Decoded:
-    """Continues every prompt until an item of `ends_V`, which none may take before `min_new_tokens`.
-
-    `shared` is of `LanguageModel.encode`.
-    """
+    """Continues every prompt until an item of `ends_V`, which none may take before `min_new_tokens`."""
     batch = prompts.length_B.shape[0]
-    decoder = Decoder(model, prompts, 1, max_new_tokens, shared)
+    decoder = Decoder(model, prompts, 1, max_new_tokens)
 
     def choose(state: _Decoding) -> tuple[jax.Array, _Decoding]:
         logits_BxV = model.logits(state.hidden_BxD)

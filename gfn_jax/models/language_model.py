@@ -25,7 +25,7 @@ _WHOLE = "whole weights"
 
 @struct.dataclass
 class PromptCache:
-    """An encoded prompt: keys and values [layers, B, P, G, K], and the last token's hidden state."""
+    """An encoded prompt: keys and values [layers, B, P, G K], flat, and the last token's hidden state."""
 
     layers: KeyValues
     last_hidden_BxD: Float[Array, "B D"]
@@ -33,12 +33,16 @@ class PromptCache:
 
 @struct.dataclass
 class _OfKind:
-    """What a kind of layers needs to know of positions: their rotation, and who sees whom."""
+    """What a kind of layers needs to know of positions: their rotation, and who sees whom.
+
+    `beginning` is the same of what all prompts begin with, where there is such.
+    """
 
     rotation: Rotation | None
     prompt_QxC: jax.Array
     own_QxC: jax.Array | None = None
     own_to_prompt_BxQxP: jax.Array | None = None
+    beginning: "_OfKind | None" = None
 
 
 class LanguageModel(nnx.Module):
@@ -72,89 +76,106 @@ class LanguageModel(nnx.Module):
         self.head = None if architecture.tie_word_embeddings else embedding(architecture.padded_vocab_size)
 
     @checked
-    def encode(self, prompts: Prompts, shared: int = 0) -> tuple[Float[Array, "B Q D"], PromptCache]:
-        """Hidden states of every prompt position behind the shared ones, and the cache for what follows the prompts.
+    def encode(self, prompts: Prompts) -> tuple[Float[Array, "B Q D"], PromptCache]:
+        """Hidden states of every prompt position behind the beginning, and the cache for what follows the prompts.
 
-        The first `shared` tokens are the same in all prompts, each of which has more, and are encoded once.
+        What all prompts begin with goes through the layers once.
         """
-        tokens, before = prompts.tokens_BxP, None
-        if shared:
-            _, before = self._encode(tokens[:1, :shared], None)
-        hidden, layers = self._encode(tokens[:, shared:], before)
-        last = jnp.take_along_axis(hidden, prompts.length_B[:, None, None] - 1 - shared, axis=1)[:, 0]
-        return hidden, PromptCache(layers, last)
-
-    def _encode(self, tokens_BxQ: jax.Array, before: KeyValues | None) -> tuple[jax.Array, KeyValues]:
-        """Hidden states [B, Q, D], and keys and values of these tokens and of what stands before them in all rows."""
-        start = before.keys.shape[2] if before else 0
-        length = start + tokens_BxQ.shape[1]
+        start, length = len(prompts.beginning), prompts.tokens_BxP.shape[1]
         queries, keys = jnp.arange(start, length), jnp.arange(length)
-        hidden = self.embed(tokens_BxQ, queries[None, :])[:, None]
         scale = self.architecture.attention_scale
         of_kinds = [
-            _OfKind(self._rotation(kind, queries[None, None, :]), is_visible(queries, keys, kind.window_within(length)))
+            _OfKind(
+                self._rotation(kind, queries[None, None, :]),
+                is_visible(queries, keys, kind.window_within(length)),
+                beginning=self._of_beginning(kind, start),
+            )
             for kind in self.architecture.kinds
         ]
 
-        def layer(hidden, block, of_kind, before):
+        def layer(carry, block, of_kind):
+            beginning, hidden = carry
+            beginning, before = _begun(beginning, block, of_kind.beginning, scale)
+
             def attend(q, k, v):
-                seen = KeyValues(k[:, 0], v[:, 0])
-                if before:
-                    seen = jax.tree.map(_behind, before, seen)
+                seen = _behind(before, KeyValues(k[:, 0], v[:, 0]))
                 attended = attention(q, jax.tree.map(lambda x: x[:, None], seen), of_kind.prompt_QxC, scale)
-                return attended, seen
+                return attended, seen.flat()
 
-            return block(hidden, attend, of_kind.rotation)
+            hidden, kept = block(hidden, attend, of_kind.rotation)
+            return (beginning, hidden), kept
 
-        hidden, layers = self._scan(layer, hidden, of_kinds, before)
-        return self.final_norm(hidden)[:, 0], layers
+        hidden = self.embed(prompts.tokens_BxP[:, start:], queries[None, :])[:, None]
+        (_, hidden), layers = self._scan(layer, (self._embedded_beginning(prompts), hidden), of_kinds)
+        hidden = self.final_norm(hidden)[:, 0]
+        last = jnp.take_along_axis(hidden, prompts.length_B[:, None, None] - 1 - start, axis=1)[:, 0]
+        return hidden, PromptCache(layers, last)
 
     @checked
     def states(self, prompts: Prompts, tokens: Int[Array, "B S L"]) -> Float[Array, "B S T D"]:
         """Hidden states at all states of continuations: behind the prompt, then behind each token.
 
-        Prompts and continuations go through the layers side by side, so that every weight is used once.
+        Prompts and continuations go through the layers side by side, so that every weight is used once; beside
+        them, once, what all prompts begin with.
         """
-        length = prompts.tokens_BxP.shape[1]
+        start, length = len(prompts.beginning), prompts.tokens_BxP.shape[1]
         batch, samples, count = tokens.shape
-        steps, prompt_steps = jnp.arange(count), jnp.arange(length)
+        steps, prompt_steps, keys = jnp.arange(count), jnp.arange(start, length), jnp.arange(length)
         positions = prompts.length_B[:, None] + steps[None, :]
         all_positions = jnp.concatenate(
             [
-                jnp.broadcast_to(prompt_steps[None, :], (batch, length)),
+                jnp.broadcast_to(prompt_steps[None, :], (batch, length - start)),
                 jnp.broadcast_to(positions[:, None, :], tokens.shape).reshape(batch, -1),
             ],
             1,
         )
-        hidden = self.embed(jnp.concatenate([prompts.tokens_BxP, tokens.reshape(batch, -1)], 1), all_positions)
         scale = self.architecture.attention_scale
         of_kinds = [
             _OfKind(
                 self._rotation(kind, all_positions),
-                is_visible(prompt_steps, prompt_steps, kind.window_within(length)),
+                is_visible(prompt_steps, keys, kind.window_within(length)),
                 is_visible(steps, steps, kind.window_within(count)),
                 prompts.visible_from(positions, kind.window_within(length + count)),
+                self._of_beginning(kind, start),
             )
             for kind in self.architecture.kinds
         ]
 
-        def layer(hidden, block, of_kind, _):
+        def layer(carry, block, of_kind):
+            beginning, hidden = carry
+            beginning, before = _begun(beginning, block, of_kind.beginning, scale)
+
             def attend(*qkv):
-                of_prompt = [x[:, :length] for x in qkv]
-                q, k, v = (x[:, length:].reshape(batch, samples, count, *x.shape[2:]) for x in qkv)
-                shared = KeyValues(*of_prompt[1:])
+                prompt_q, *prompt_kv = (x[:, : length - start] for x in qkv)
+                q, k, v = (x[:, length - start :].reshape(batch, samples, count, *x.shape[2:]) for x in qkv)
+                shared = _behind(before, KeyValues(*prompt_kv))
                 attended = attention(q, KeyValues(k, v), of_kind.own_QxC, scale, shared, of_kind.own_to_prompt_BxQxP)
-                prompt_q, *prompt_kv = (x[:, None] for x in of_prompt)
-                prompt_attended = attention(prompt_q, KeyValues(*prompt_kv), of_kind.prompt_QxC, scale)[:, 0]
+                prompt_attended = _attention_of_prompts(prompt_q, shared, of_kind.prompt_QxC, scale)
                 return jnp.concatenate([prompt_attended, attended.reshape(batch, -1, *attended.shape[3:])], 1), None
 
-            return block(hidden, attend, of_kind.rotation)
+            hidden, _ = block(hidden, attend, of_kind.rotation)
+            return (beginning, hidden), None
 
-        hidden, _ = self._scan(layer, hidden, of_kinds)
-        last = jnp.take_along_axis(hidden[:, :length], prompts.length_B[:, None, None] - 1, axis=1)
+        all_tokens = jnp.concatenate([prompts.tokens_BxP[:, start:], tokens.reshape(batch, -1)], 1)
+        hidden = self.embed(all_tokens, all_positions)
+        (_, hidden), _ = self._scan(layer, (self._embedded_beginning(prompts), hidden), of_kinds)
+        last_B = prompts.length_B - 1 - start
+        last = jnp.take_along_axis(hidden[:, : length - start], last_B[:, None, None], axis=1)
         first = jnp.broadcast_to(last[:, :, None], (batch, samples, 1, hidden.shape[-1]))
-        behind = hidden[:, length:].reshape(batch, samples, count, -1)
+        behind = hidden[:, length - start :].reshape(batch, samples, count, -1)
         return self.final_norm(jnp.concatenate([first, behind], 2))
+
+    def _embedded_beginning(self, prompts: Prompts) -> jax.Array | None:
+        """What the first layer reads of what all prompts begin with, [1, positions, D], where they do."""
+        if not prompts.beginning:
+            return None
+        return self.embed(jnp.asarray(prompts.beginning)[None], jnp.arange(len(prompts.beginning))[None])
+
+    def _of_beginning(self, kind, length: int) -> _OfKind | None:
+        if not length:
+            return None
+        steps = jnp.arange(length)
+        return _OfKind(self._rotation(kind, steps[None]), is_visible(steps, steps, kind.window_within(length)))
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Next-token logits [.., V] of at least float32; -inf in the columns that pad the vocabulary."""
@@ -232,8 +253,8 @@ class LanguageModel(nnx.Module):
             lambda path, weight: checkpoint_name(self._whole(_block_path(path), weight), _WHOLE), state
         )
 
-    def _scan(self, layer, carry, of_kinds: Sequence[Any], of_layers: Any = None):
-        """Runs `layer(carry, block, of its kind, of its own)` over the stacked blocks; the last out of `of_layers`."""
+    def _scan(self, layer, carry, of_kinds: Sequence[Any]):
+        """Runs `layer(carry, block, of its kind)` over the stacked blocks."""
         graphdef, state = nnx.split(self.blocks)
         which = None
         if len(of_kinds) > 1:
@@ -241,21 +262,42 @@ class LanguageModel(nnx.Module):
             stacked = jax.tree.map(lambda *values: jnp.stack(jnp.broadcast_arrays(*values)), *of_kinds)
 
         def step(carry, of_layer):
-            block_state, kind, its_own = of_layer
+            block_state, kind = of_layer
             own = of_kinds[0] if kind is None else jax.tree.map(lambda values: values[kind], stacked)
-            return layer(carry, nnx.merge(graphdef, self._whole_block(block_state)), own, its_own)
+            return layer(carry, nnx.merge(graphdef, self._whole_block(block_state)), own)
 
         if self.remat:
             step = jax.checkpoint(step)
         elif self.layout.whole is not None:  # or the backward pass would find all layers' whole weights kept for it
             step = jax.checkpoint(step, policy=jax.checkpoint_policies.save_anything_except_these_names(_WHOLE))
-        return jax.lax.scan(step, carry, (state, which, of_layers))
+        return jax.lax.scan(step, carry, (state, which))
 
 
-def _behind(first_1xPxGxK: jax.Array, rest_BxQxGxK: jax.Array) -> jax.Array:
-    """What all rows begin with, and each row's own behind it."""
-    repeated = jnp.broadcast_to(first_1xPxGxK, (rest_BxQxGxK.shape[0], *first_1xPxGxK.shape[1:]))
-    return jnp.concatenate([repeated, rest_BxQxGxK], 1)
+def _begun(hidden_1xQxD: jax.Array | None, block: Block, of_kind: _OfKind | None, scale: float):
+    """A layer's part in what all prompts begin with: its hidden states, keys and values; nothing of nothing."""
+    if hidden_1xQxD is None or of_kind is None:
+        return None, None
+
+    def attend(q, k, v):
+        seen = KeyValues(k, v)
+        return _attention_of_prompts(q, seen, of_kind.prompt_QxC, scale), seen
+
+    return block(hidden_1xQxD, attend, of_kind.rotation)
+
+
+def _attention_of_prompts(q_BxQxGxMxK: jax.Array, seen: KeyValues, mask_QxC: jax.Array, scale: float) -> jax.Array:
+    """Attention of prompts to themselves, [B, Q, G, M, K]."""
+    return attention(q_BxQxGxMxK[:, None], jax.tree.map(lambda x: x[:, None], seen), mask_QxC, scale)[:, 0]
+
+
+def _behind(before: KeyValues | None, own: KeyValues) -> KeyValues:
+    """What all rows begin with, of one row, and each row's own behind it."""
+
+    def join(first_1xPxGxK, rest_BxQxGxK):
+        repeated = jnp.broadcast_to(first_1xPxGxK, (rest_BxQxGxK.shape[0], *first_1xPxGxK.shape[1:]))
+        return jnp.concatenate([repeated, rest_BxQxGxK], 1)
+
+    return own if before is None else jax.tree.map(join, before, own)
 
 
 def _block_path(path: tuple) -> Path:

@@ -97,7 +97,8 @@ class Outline:
     def validation(self, length: int) -> Iterator[Named]:
         rows = self.context.rows.sharding
         functions = ValidationFunctions(self.config, self.structure, self.rules, rows)
-        for call in functions.to_compile(self.structure.abstract_adapter, self.frozen, length):
+        prompts = Prompts.shapes(self.config.eval.prompts_per_batch, length, rows)
+        for call in functions.to_compile(self.structure.abstract_adapter, self.frozen, prompts):
             yield self._named(f"val. {call.function.__name__}", length, call)
 
     def comparison(self, length: int, samples: int) -> Iterator[Named]:
@@ -126,7 +127,6 @@ class Outline:
             self.config.data.prompt_buckets,
             self.context.rows.local(),
             beginning=[0] * beginning,
-            bare=bare,
             room=bare + self.config.sampling.max_len + 1,
         )
         for call in answerer.to_compile(self._own_frozen()):

@@ -1,6 +1,5 @@
 """Answers of the frozen model to prompts: greedy, in batches of one size, cut at the first line break."""
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,9 +12,11 @@ from gfn_jax.models.greedy import decode_greedily
 from gfn_jax.models.parts import ModelStructure, Weights
 from gfn_jax.rewards.protocol import Call
 from gfn_jax.runtime.errors import UserError
-from gfn_jax.text.prompts import bucket_of, pad_to_bucket
+from gfn_jax.text.prompts import begins_with, bucket_of, pad_to_bucket
 from gfn_jax.text.tokenizer import Tokenizer
 from gfn_jax.types import Prompts
+
+_MULTIPLE = 8  # that lengths are rounded up to
 
 
 class Answer(NamedTuple):
@@ -41,40 +42,35 @@ class Answerer:
         buckets: Sequence[int],
         rows: jax.sharding.Sharding,
         beginning: Sequence[int],
-        bare: int,
         room: int,
     ):
-        """`rows` is how a batch lies on the mesh; prompts, of `bare` to some `room` tokens, are padded to a bucket.
+        """`rows` is how a batch lies on the mesh; prompts are padded to `room` tokens, or longer ones to a bucket.
 
         A batch's prompts that begin with the tokens of `beginning` go through the model from there on alone.
         """
         self._tokenizer, self._batch_size, self._rows = tokenizer, config.batch_size, rows
-        self._beginning = list(beginning)
+        self._beginning = tuple(beginning)
         longest = structure.architecture.context - config.max_new_tokens
         if longest < room:
             raise UserError(
                 f"reward.answers.max_new_tokens = {config.max_new_tokens} leaves {longest} tokens of the model's "
                 f"context to an answer's prompt, which may need {room}: the template and sampling.max_len"
             )
-        self._buckets = sorted({*(bucket for bucket in buckets if bucket < longest), longest})
-        self._usual = [
-            bucket
-            for bucket in self._buckets
-            if bucket_of(bare, self._buckets) <= bucket <= bucket_of(room, self._buckets)
-        ]
+        self._usual = min(room + -room % _MULTIPLE, longest)
+        rarer = {bucket for bucket in (2 * self._usual, *buckets) if self._usual < bucket < longest}
+        self._buckets = sorted({self._usual, *rarer, longest})
         ends_V = np.zeros(structure.architecture.padded_vocab_size, bool)
         for index, item in enumerate(tokenizer.items):
             ends_V[index] = index in tokenizer.special_ids or b"\n" in item
 
-        @functools.partial(jax.jit, static_argnums=2)
-        def decode(frozen: Weights, prompts: Prompts, shared: int):
+        @jax.jit
+        def decode(frozen: Weights, prompts: Prompts):
             return decode_greedily(
                 structure.frozen(frozen),
                 prompts,
                 jnp.asarray(ends_V),
                 min_new_tokens=config.min_new_tokens,
                 max_new_tokens=config.max_new_tokens,
-                shared=shared,
             )
 
         self._decode = decode
@@ -82,16 +78,17 @@ class Answerer:
     def answer(self, frozen: Weights, prompts: Sequence[str]) -> list[Answer]:
         """One answer to each prompt; of one that is longer than the context, which only noise is, the end counts."""
         encoded = [ids[-self._buckets[-1] :] for ids in self._tokenizer.encode_prompts(prompts)]
-        members: dict[tuple[int, int], list[int]] = {}
+        members: dict[tuple[int, tuple[int, ...]], list[int]] = {}
         for index, ids in enumerate(encoded):
-            members.setdefault((bucket_of(len(ids), self._buckets), self._shared(ids)), []).append(index)
+            beginning = self._beginning if begins_with(ids, self._beginning) else ()
+            members.setdefault((bucket_of(len(ids), self._buckets), beginning), []).append(index)
         waiting = []
-        for (bucket, shared), indices in sorted(members.items()):
+        for (bucket, beginning), indices in sorted(members.items()):
             for first in range(0, len(indices), self._batch_size):
                 chosen = indices[first : first + self._batch_size]
                 filled = chosen + chosen[-1:] * (self._batch_size - len(chosen))
-                batch = pad_to_bucket([encoded[index] for index in filled], [bucket], bucket)
-                waiting.append((chosen, self._decode(frozen, jax.device_put(batch, self._rows), shared)))
+                batch = pad_to_bucket([encoded[index] for index in filled], [bucket], bucket, beginning)
+                waiting.append((chosen, self._decode(frozen, jax.device_put(batch, self._rows))))
         answers: dict[int, Answer] = {}
         for chosen, decoded in waiting:
             decoded = jax.device_get(decoded)
@@ -102,13 +99,7 @@ class Answerer:
                 answers[index] = Answer(text, float(decoded.log_p_B[place]), len(rows[place]))
         return [answers[index] for index in range(len(prompts))]
 
-    def _shared(self, ids: Sequence[int]) -> int:
-        """How many of a prompt's tokens need not be encoded for it alone: those of the beginning, or none."""
-        count = len(self._beginning)
-        return count if len(ids) > count and list(ids[:count]) == self._beginning else 0
-
     def to_compile(self, frozen: Weights) -> list[Call]:
         """What `answer` will call."""
-        shared = len(self._beginning)
-        prompts = [Prompts.shapes(self._batch_size, bucket, self._rows) for bucket in self._usual]
-        return [Call(self._decode, (frozen, each, shared)) for each in prompts]
+        prompts = Prompts.shapes(self._batch_size, self._usual, self._rows, self._beginning)
+        return [Call(self._decode, (frozen, prompts))]

@@ -82,7 +82,6 @@ class ContradictionReward(Reward):
             context.config.data.prompt_buckets,
             context.rows.local(),
             beginning=beginning,
-            bare=bare,
             room=bare + context.config.sampling.max_len + 1,
         )
         self._log_likelihood = make_log_likelihood(context)

@@ -50,10 +50,10 @@ class Contradiction(Task):
 
     def load(self) -> tuple[list[FactEdit], list[FactEdit]]:
         data = self.config.data
-        edits = _read(data.path, "data.path")
+        edits = read_edits(data.path, "data.path")
         if not data.val_path:
-            return _split_by_subject(edits, data.val_prompts)
-        held_out = _read(data.val_path, "data.val_path")
+            return split_by_subject(edits, data.val_prompts)
+        held_out = read_edits(data.val_path, "data.val_path")
         known = {normalised(edit.subject): edit.subject for edit in edits}
         if shared := known.keys() & {normalised(edit.subject) for edit in held_out}:
             raise UserError(
@@ -104,7 +104,7 @@ def names(text: str, subject: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(normalised(subject))}(?!\w)", normalised(text)) is not None
 
 
-def _read(path: str, key: str) -> list[FactEdit]:
+def read_edits(path: str, key: str) -> list[FactEdit]:
     """The fact edits of a file of JSON lines; raises `UserError` with the line and the field that is wrong."""
     edits = []
     for where, fields in read_objects(path, key):
@@ -124,7 +124,7 @@ def _explain(problem) -> str:
     return f"the field {field!r} must be text (it is {problem['input']!r})"
 
 
-def _split_by_subject(edits: Sequence[FactEdit], validation: int) -> tuple[list[FactEdit], list[FactEdit]]:
+def split_by_subject(edits: Sequence[FactEdit], validation: int) -> tuple[list[FactEdit], list[FactEdit]]:
     """Holds out whole subjects, those with the smallest hashes, until there are `validation` facts or more.
 
     Names that are equal when normalised are of one subject.

@@ -111,10 +111,17 @@ def bucket_of(length: int, buckets: Sequence[int]) -> int:
     return min(bucket for bucket in buckets if bucket >= length)
 
 
-def pad_to_bucket(rows: Sequence[Sequence[int]], buckets: Sequence[int], longest: int) -> Prompts:
+def begins_with(row: Sequence[int], beginning: Sequence[int]) -> bool:
+    """Whether a row begins with these tokens, and has more."""
+    return len(row) > len(beginning) and tuple(row[: len(beginning)]) == tuple(beginning)
+
+
+def pad_to_bucket(
+    rows: Sequence[Sequence[int]], buckets: Sequence[int], longest: int, beginning: tuple[int, ...] = ()
+) -> Prompts:
     """Token rows, still on the host, padded on the right to the smallest bucket that holds `longest` tokens."""
     tokens: Any = np.zeros((len(rows), bucket_of(longest, buckets)), np.int32)
     for row, ids in zip(tokens, rows, strict=True):
         row[: len(ids)] = ids
     lengths: Any = np.asarray([len(row) for row in rows], np.int32)
-    return Prompts(tokens, lengths)
+    return Prompts(tokens, lengths, beginning)

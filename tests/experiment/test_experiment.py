@@ -1,6 +1,7 @@
 """What an experiment knows of its examples, in as many pieces as there are."""
 
 import hashlib
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 from gfn_jax.experiment import experiment
 from gfn_jax.experiment.examples import Examples
 from gfn_jax.experiment.experiment import Experiment
+from gfn_jax.text.seen_prompts import SeenPrompts
 
 TASK = SimpleNamespace(prompt=lambda example: f"Say {example}.", describe=lambda example: {"b": "é", "a": str(example)})
 
@@ -44,4 +46,24 @@ def test_prompts_are_tokenised_together_and_none_twice():
     examples = [*range(120), 3, 4]
     assert all_of_it.buckets(examples) == [6, 8]
     assert all_of_it.buckets([*examples, 10**9]) == [6, 8, 16]
-    assert tokenizer.asked == [122, 1]
+    assert tokenizer.asked == [120, 1]
+
+
+@pytest.mark.parametrize(
+    ("texts", "length"),
+    [
+        (["a" * 40], 0),  # of one prompt all would be its beginning
+        (["a" * 40, "a" * 40], 0),
+        (["a" * 17 + "b", "a" * 17 + "c"], 17),
+        (["a" * 17 + "b", "a" * 17, "a" * 17 + "cd"], 16),  # each has more
+        (["a" * 40, "a" * 15 + "b"], 0),  # too few to tell
+        (["a" * 40, "a" * 30, "a" * 20 + "b"], 20),
+        (["", "a" * 40, "a" * 40 + "b"], 0),
+    ],
+)
+def test_the_common_beginning_is_what_all_prompts_so_far_begin_with_and_have_more(texts, length):
+    for order in itertools.permutations(texts):
+        seen = SeenPrompts(CountingTokenizer().encode_prompts)
+        for text in order:
+            assert seen.lengths([text]) == [len(text)]
+        assert seen.beginning == ("a",) * length

@@ -21,7 +21,7 @@ def structure_of(directory):
     return structure, structure.frozen(hf_weights.load_weights(directory, architecture, jnp.dtype("float32")))
 
 
-decode = jax.jit(decode_greedily, static_argnames=("min_new_tokens", "max_new_tokens", "shared"))
+decode = jax.jit(decode_greedily, static_argnames=("min_new_tokens", "max_new_tokens"))
 
 
 @pytest.mark.accelerator
@@ -53,19 +53,3 @@ def test_greedy_equals_hugging_face_under_left_padding(hugging_face_directory, m
             log_p = torch.log_softmax(model(sequence).logits[0, len(ROWS[row]) - 1 : -1], -1)
         expected = log_p[torch.arange(length), sequence[0, len(ROWS[row]) :]].sum().item()
         assert float(got.log_p_B[row]) == pytest.approx(expected, abs=1e-4)
-
-
-def test_what_all_prompts_begin_with_is_encoded_once_and_changes_nothing(hugging_face_directory):
-    _, directory = hugging_face_directory
-    structure, frozen = structure_of(directory)
-    shared = [7, 2, 9, 4, 4]
-    prompts = pad_to_bucket([shared + row for row in ROWS], [17], 17)
-    ends_V = np.zeros(structure.architecture.padded_vocab_size, bool)
-    settings = {"min_new_tokens": 1, "max_new_tokens": 7}
-    apart = decode(frozen, prompts, jnp.asarray(ends_V), **settings)
-    together = decode(frozen, prompts, jnp.asarray(ends_V), shared=len(shared), **settings)
-    np.testing.assert_array_equal(together.tokens_BxL, apart.tokens_BxL)
-    np.testing.assert_allclose(together.log_p_B, apart.log_p_B, atol=1e-4)
-    other = jax.tree.map(jnp.asarray, prompts).replace(tokens_BxP=jnp.asarray(prompts.tokens_BxP).at[:, 1].set(3))
-    elsewhere = decode(frozen, other, jnp.asarray(ends_V), shared=len(shared), **settings)
-    assert (np.abs(elsewhere.log_p_B - together.log_p_B) > 1e-3).any()  # they are seen

@@ -1,5 +1,6 @@
 """The ways of computing the same thing agree."""
 
+import functools
 import re
 
 import jax
@@ -113,6 +114,29 @@ def test_decoding_and_teacher_forcing_equal_the_full_forward_under_padding(huggi
         return jnp.stack(hidden, 2)
 
     np.testing.assert_allclose(decode(model, prompts, tokens), forced, rtol=1e-4, atol=1e-4)
+
+
+def test_what_all_prompts_begin_with_is_encoded_once_and_changes_nothing(hugging_face_directory):
+    _, directory = hugging_face_directory
+    architecture, structure, frozen = load(directory)
+    adapter = jax.tree.map(lambda x: x + 0.1, structure.random_adapter(jax.random.key(0)))
+    rng = np.random.default_rng(3)
+    beginning, rest = rng.integers(0, architecture.vocab_size, 7), rng.integers(0, architecture.vocab_size, (3, 6))
+    rows = jnp.asarray(np.concatenate([np.tile(beginning, (3, 1)), rest], 1), jnp.int32)
+    prompts = Prompts(rows, jnp.array([13, 10, 8]))
+    tokens = jnp.asarray(rng.integers(0, architecture.vocab_size, (3, 2, 5)), jnp.int32)
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def compute(adapter, prompts):
+        model = structure.policy(adapter, frozen)
+        forced, (hidden, cache) = model.states(prompts, tokens), model.encode(prompts)
+        return jnp.square(forced).mean(), (forced, hidden[:, -6:], cache)
+
+    apart, together = (
+        compute(adapter, each) for each in (prompts, prompts.replace(beginning=tuple(beginning.tolist())))
+    )
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), together, apart)
 
 
 def test_what_stands_behind_a_prompt_is_never_read(world):

@@ -100,7 +100,7 @@ def test_examples_before_the_question_are_encoded_once_and_change_no_answer(expe
         together = answerer.answer(frozen, prompts)
         strange = answerer.answer(frozen, ["Nulon", *prompts])  # one that does not begin so
         assert strange[1:] == together
-        monkeypatch.setattr(answerer, "_beginning", [])
+        monkeypatch.setattr(answerer, "_beginning", ())
         apart = answerer.answer(frozen, prompts)
     assert [answer.text for answer in together] == [answer.text for answer in apart]
     assert [answer.log_p for answer in together] == pytest.approx([answer.log_p for answer in apart], abs=1e-3)
