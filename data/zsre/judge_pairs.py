@@ -9,7 +9,8 @@ each follows from the other, and an edit of either contradicts the other's true 
 about the same one with another true answer, neither follow nor contradict. A fact's answer is what its edit replaces.
 
 Only facts that training sees are used: those about subjects that a run holds out, of which it validates, are left out.
-The pairs are one line each, premise, hypothesis and label, with tabs between them.
+--subjects=held_out makes pairs of these instead, to examine a judge on (data/nli/examine_judge.py). The pairs are one
+line each, premise, hypothesis and label, with tabs between them.
 """
 
 from pathlib import Path
@@ -21,6 +22,7 @@ from gfn_jax.runtime.errors import UserError
 
 _FACTS = flags.DEFINE_string("facts", "data/zsre/train.jsonl", "fact edits, as convert.py writes them")
 _VAL_PROMPTS = flags.DEFINE_integer("val_prompts", 64, "data.val_prompts of the runs to come", lower_bound=1)
+_SUBJECTS = flags.DEFINE_enum("subjects", "training", ["training", "held_out"], "whose facts")
 _UNRELATED = flags.DEFINE_integer("unrelated", 2, "facts about other subjects that each fact is paired with", 0)
 _SEED = flags.DEFINE_integer("seed", 0, "of the choice of these", lower_bound=0)
 _OUT = flags.DEFINE_string("out", "data/zsre/judge_pairs.tsv", "the file of pairs")
@@ -32,7 +34,8 @@ def main() -> None:
 
     from gfn_jax.tasks.contradiction import read_edits, split_by_subject
 
-    facts, _ = split_by_subject(read_edits(_FACTS.value, "--facts"), _VAL_PROMPTS.value)
+    parts = split_by_subject(read_edits(_FACTS.value, "--facts"), _VAL_PROMPTS.value)
+    facts = dict(zip(("training", "held_out"), parts, strict=True))[_SUBJECTS.value]
     pairs = fact_pairs.make(facts, _UNRELATED.value, _SEED.value)
     lines = "".join("\t".join(pair) + "\n" for pair in pairs)
     try:

@@ -44,16 +44,18 @@ def test_nothing_is_said_of_subjects_that_are_held_out(tmp_path):
     named = [(f"Place {number}", "ABC"[number % 3]) for number in range(23)]
     rows = [{"subject": n, "edit_fact": f"{n} is in {a}.", "original_fact": f"{n} is in D."} for n, a in named]
     facts.write_text("\n".join(map(json.dumps, rows)))
-    command = [
-        sys.executable,
-        ROOT / "data" / "zsre" / "judge_pairs.py",
-        f"--facts={facts}",
-        f"--out={out}",
-        "--val_prompts=7",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    pairs = [line.split("\t") for line in out.read_text().splitlines()]
-    assert f"{len(pairs)} pairs of 16 facts" in done.stdout
     _, held_out = split_by_subject(read_edits(str(facts), "data.path"), 7)
-    assert len(held_out) == 7
-    assert not {edit.subject for edit in held_out} & {" ".join(text.split()[:2]) for pair in pairs for text in pair[:2]}
+    apart = {edit.subject for edit in held_out}
+    assert len(apart) == 7
+
+    def made(*flags):
+        script = ROOT / "data" / "zsre" / "judge_pairs.py"
+        command = [sys.executable, script, f"--facts={facts}", f"--out={out}", "--val_prompts=7", *flags]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        pairs = [line.split("\t") for line in out.read_text().splitlines()]
+        assert done.stdout.startswith(f"{len(pairs)} pairs of {7 if flags else 16} facts")
+        return {" ".join(text.split()[:2]) for pair in pairs for text in pair[:2]}
+
+    assert len(made()) == 16
+    assert not made() & apart
+    assert made("--subjects=held_out") == apart

@@ -1,12 +1,14 @@
 """The maker of judges: which pairs it reads and holds out, and that a judge comes out the same after a stop."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import ROOT
 from pairs import Pair, as_written, part_of, read_pairs
@@ -86,6 +88,13 @@ def test_a_judge_is_the_same_after_a_stop_and_is_one_that_rewards_take(encoder, 
     pairs = [("door n1 is red", "door n1 is red"), ("door n1 is red", "door n1 is blue")]
     (same, _), (other, _) = judge.log_contradiction(pairs)
     assert other > same
+
+    all_pairs, _ = read_pairs([str(pairs_file)])
+    own = [(pair.premise, pair.hypothesis) for pair in all_pairs if pair.label == 2]
+    share = np.mean([log_p > np.log(0.5) for log_p, _ in judge.log_contradiction(own)])
+    examined = [sys.executable, "data/nli/examine_judge.py", "--judge", stopped, "--pairs", pairs_file]
+    said = subprocess.run(examined, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert re.search(rf"contradiction .* {len(own)} .* {share:.3f} ", said)
 
 
 def check_accuracy(judge: Path, pairs_file: Path) -> None:
