@@ -50,7 +50,7 @@ def get_config():
     config.sampling.support_min_p = 0.02
     config.sampling.temperature_low = 1.0
     config.sampling.temperature_high = 1.5
-    config.sampling.temperature_prob = 0.5
+    config.sampling.temperature_prob = 0.25
     config.reward.temperature_end = 1.0
     config.reward.temperature_horizon = 0
     config.reward.contradiction_weight = 4.0
@@ -63,7 +63,7 @@ def get_config():
     config.replay.sampling = "reward"
     config.train.steps = config.train.decay_steps = 220
     config.train.prompts_per_step = config.train.microbatch_prompts = 4
-    config.train.learning_rate = 2e-3
+    config.train.learning_rate = 5e-4
     config.train.warmup_steps = 10
     config.train.eval_every = 110
     config.train.checkpoint_every = 55
