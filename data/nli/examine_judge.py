@@ -26,13 +26,13 @@ def main() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from gfn_jax.rewards.nli import NLIModel
+    from gfn_jax.rewards.classifier import Classifier
 
     pairs, undecided = read_pairs(_PAIRS.value)
-    judge = NLIModel(_JUDGE.value, _LABEL.value)
-    said = [
-        math.exp(log_p) for log_p, _ in judge.log_contradiction([(pair.premise, pair.hypothesis) for pair in pairs])
-    ]
+    label = "contradict" if _LABEL.value < 0 else _LABEL.value
+    judge = Classifier(_JUDGE.value, label, keys=("--judge", "--contradiction_label"))
+    of_pairs = judge.log_probabilities_of_pairs([(pair.premise, pair.hypothesis) for pair in pairs])
+    said = [math.exp(log_p) for log_p, _ in of_pairs]
     table = Table("label", "pairs", "share judged a contradiction", "mean probability of one")
     for index, label in enumerate(LABELS):
         if own := [p for p, pair in zip(said, pairs, strict=True) if pair.label == index]:
