@@ -56,7 +56,7 @@ def _about_one_subject(fact: FactEdit, other: FactEdit) -> list[LabelledPair]:
 
 
 def _answers(fact: FactEdit) -> tuple[str, str]:
-    """What edit and true fact say where they differ, in words: from the first to the last that is not the same."""
+    """What edit and true fact say where they differ: from the first word that is not the same to the end."""
     edited, true = (normalised(text).rstrip(".").split() for text in (fact.edit_fact, fact.original_fact))
     pairs = zip(edited, true, strict=False)
     start = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
