@@ -112,6 +112,20 @@ FAULTS = (
         "tests/models/test_language_model.py",
     ),
     Fault(
+        "a packed row without room for its last token",
+        "models/packing.py",
+        "(tokens > room).astype",
+        "(tokens > room + 1).astype",
+        "tests/models/test_packing.py",
+    ),
+    Fault(
+        "gradients of packed tokens that go to other tokens",
+        "models/packing.py",
+        "(back(cotangent), None, None)",
+        "(back._replace(source=back.source[:, ::-1])(cotangent), None, None)",
+        "tests/models/test_packing.py",
+    ),
+    Fault(
         "a fresh adapter that changes the policy",
         "models/lora.py",
         "nnx.LoRAParam(jnp.zeros((lora.rank, *outputs), adapter_dtype))",

@@ -1,10 +1,12 @@
 """Where the time of a next-sentence training step goes: by phase, by operation, and as a trace for the usual viewers.
 
-    python benchmarks/profile_step.py [--model gpt2] [--prompts 4] [--dtype float32] [--trace DIR] [--out FILE.json]
+    python benchmarks/profile_step.py [--model gpt2] [--prompts 4] [--dtype float32] [--written 8] [--trace DIR]
+        [--out FILE.json]
 
 Random weights of a published size; prompts of 40 tokens, 8 samples of up to 30, rank 64, unless --prompt_tokens,
---samples and --tokens say otherwise. DIR gets a trace that XProf, TensorBoard and Perfetto open. (Called profile.py,
-this file would be taken for Python's own module.)
+--samples and --tokens say otherwise. Such a model hardly ever ends a sample early, as a trained one does: --written 8
+cuts samples, once drawn, to 8 tokens on average. DIR gets a trace that XProf, TensorBoard and Perfetto open. (Called
+profile.py, this file would be taken for Python's own module.)
 """
 
 import argparse
@@ -42,6 +44,7 @@ def main() -> None:
     parser.add_argument("--prompt_tokens", type=int, default=PROMPT)
     parser.add_argument("--samples", type=int, default=SAMPLES, help="of each prompt")
     parser.add_argument("--tokens", type=int, default=LENGTH, help="of a sample")
+    parser.add_argument("--written", type=float, help="mean tokens of a sample, its length drawn from a geometric one")
     parser.add_argument("--microbatch", type=int, help="prompts whose gradient is computed at once; default: all")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--remat", action="store_true")
@@ -84,6 +87,11 @@ def main() -> None:
             return result
 
         trajectories = phase("sample", functions.sample(state.adapter, frozen, prompts, number))
+        if args.written:
+            lengths = np.random.default_rng(number).geometric(1 / args.written, len(trajectories.length_N))
+            written = np.minimum(lengths, args.tokens).astype(np.int32)
+            given = trajectories.replace(length_N=step.context.rows.place(written))
+            trajectories = phase("cut", given)
         components = phase("likelihood", step.reward.components(frozen, (), prompts, trajectories))
         state, _ = phase("update", functions.update(state, frozen, prompts, trajectories, components, None))
         return seconds
@@ -106,7 +114,12 @@ def main() -> None:
         "model": args.model,
         "dtype": args.dtype,
         "prompts": args.prompts,
-        "tokens": {"prompt": args.prompt_tokens, "sample": args.tokens, "samples": args.samples},
+        "tokens": {
+            "prompt": args.prompt_tokens,
+            "sample": args.tokens,
+            "samples": args.samples,
+            "written": args.written,
+        },
         "phases": phases,
         "peak_gb": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0) / 1e9,
         "trajectories_per_s": args.prompts * args.samples / sum(phase["seconds"] for phase in phases.values()),

@@ -231,6 +231,8 @@ def main() -> None:
             *(questions(args.facts) if args.facts else ()),
         )
     ]
+    if not any(args.only in run.name for run in runs):
+        sys.exit(f"--only: no run's name holds {args.only!r}; they are {', '.join(run.name for run in runs)}")
     end = time.monotonic() + 60 * args.minutes
     for run in runs:
         file = args.out / f"{run.name}.json"

@@ -1,5 +1,6 @@
 """The optimiser and its learning rate."""
 
+import jax.numpy as jnp
 import optax
 
 from gfn_jax.config.schema import Train
@@ -7,13 +8,14 @@ from gfn_jax.config.schema import Train
 
 def make_schedule(config: Train) -> optax.Schedule:
     """Linear warm-up from learning_rate / (warmup_steps + 1), never 0, then a cosine decay."""
-    return optax.warmup_cosine_decay_schedule(
+    schedule = optax.warmup_cosine_decay_schedule(
         init_value=config.learning_rate / (config.warmup_steps + 1),
         peak_value=config.learning_rate,
         warmup_steps=config.warmup_steps,
         decay_steps=max(config.decay_steps, config.warmup_steps + 1),
         end_value=config.learning_rate * config.final_learning_rate,
     )
+    return lambda step: schedule(jnp.asarray(step, float))  # in float64 where there is one: optax goes by the step's
 
 
 def make_optimizer(config: Train, log_z_learning_rate: float) -> optax.GradientTransformation:

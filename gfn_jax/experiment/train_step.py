@@ -14,6 +14,7 @@ from gfn_jax.config.schema import Config
 from gfn_jax.experiment.batches import Batch, Replayed, join
 from gfn_jax.experiment.optimizer import make_optimizer, make_schedule
 from gfn_jax.models.mesh import batch_size, model_layout, replicated, weight_shardings
+from gfn_jax.models.packing import in_room, rooms
 from gfn_jax.models.parts import ModelStructure, Weights
 from gfn_jax.policy.log_z import Head, log_z, new_head
 from gfn_jax.policy.masks import Rules
@@ -109,6 +110,8 @@ class StepFunctions:
         of_device = max(1, config.train.prompts_per_step // self._shards)
         self.microbatch = largest_divisor(of_device, config.train.microbatch_prompts)
         self._microbatches = of_device // self.microbatch
+        places = self.microbatch * self._samples_per_prompt * self._max_len
+        self._rooms = rooms(structure.architecture.layer_weights, places)
         self._structure_of_shard = structure.with_layout(model_layout(mesh, fsdp=config.mesh.fsdp, of_shard=True))
         self._everywhere = everywhere = replicated(mesh)
         self._rows = rows = Rows(mesh).sharding
@@ -183,10 +186,13 @@ class StepFunctions:
         }
         return state, metrics
 
-    def _loss(self, parameters: Parameters, frozen: Weights, part: Rewarded) -> tuple[jax.Array, Losses]:
-        """The objective, summed over prompts: this is what is differentiated by the parameters."""
+    def _loss(self, parameters: Parameters, frozen: Weights, part: Rewarded, room: int) -> tuple[jax.Array, Losses]:
+        """The objective, summed over prompts: this is what is differentiated by the parameters.
+
+        `room` is for how many tokens of all trajectories.
+        """
         policy, frozen_model = self._structure_of_shard.policy_and_frozen(parameters["adapter"], frozen)
-        scores = score(policy, frozen_model, self._rules, part.prompts, part.trajectories)
+        scores = score(policy, frozen_model, self._rules, part.prompts, part.trajectories, room)
         if self._reward.granularity == "terminal":
             scores = only_last_state(scores, part.trajectories)
         g_NxT, is_terminable_NxT, is_bad_N = without_bad_rows(
@@ -205,17 +211,22 @@ class StepFunctions:
 
         Every device adds up the gradient of its own prompts; they meet once, when all microbatches are done.
         """
-        of_shard = jax.grad(lambda parameters, part: self._loss(parameters, frozen, part), has_aux=True)
-        of_shards = jax.vmap(of_shard, in_axes=(None, 0), spmd_axis_name=BATCH_AXES)
 
-        def accumulate(gradients, parts):
-            more, losses = of_shards(parameters, parts)
+        def of_shards(parts: Rewarded, room: int):
+            of_shard = jax.grad(lambda parameters, part: self._loss(parameters, frozen, part, room), has_aux=True)
+            return jax.vmap(of_shard, in_axes=(None, 0), spmd_axis_name=BATCH_AXES)(parameters, parts)
+
+        def accumulate(gradients, given):
+            parts, tokens = given
+            more, losses = in_room(functools.partial(of_shards, parts), self._rooms, tokens)
             return jax.tree.map(jnp.add, gradients, more), losses
 
         microbatches = jax.tree.map(self._in_microbatches, whole)
+        tokens = microbatches.trajectories.length_N.sum(-1).max(-1)  # of the shard that has most
+        tokens = jax.lax.with_sharding_constraint(tokens, self._everywhere)
         zeros = jax.tree.map(lambda x: jnp.zeros((self._shards, *x.shape), x.dtype), parameters)
         zeros = jax.lax.with_sharding_constraint(zeros, self._rows)
-        gradients, losses = jax.lax.scan(accumulate, zeros, microbatches)
+        gradients, losses = jax.lax.scan(accumulate, zeros, (microbatches, tokens))
         losses = jax.tree.map(self._in_one, losses)
         gradient = jax.tree.map(lambda parts: parts.sum(0) / self._train.prompts_per_step, gradients)
         # Made whole here, before the optimiser: not its several results after it.

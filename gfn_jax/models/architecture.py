@@ -221,6 +221,12 @@ class Architecture(abc.ABC):
         """What of a layer may have an adapter."""
         return tuple(part.name for part in self.parts if isinstance(part, Linear))
 
+    @functools.cached_property
+    def layer_weights(self) -> int:
+        """How many weights the kernels of all layers have."""
+        linear = [part for part in self.parts if isinstance(part, Linear)]
+        return self.depth * sum(math.prod(axis.size for axis in part.inputs + part.outputs) for part in linear)
+
     def adapted_layers(self, targets: tuple[str, ...]) -> tuple[str, ...]:
         """The names that LoRA targets mean, as PEFT reads them: whole dotted suffixes, or `all-linear`."""
         return tuple(

@@ -17,6 +17,7 @@ from gfn_jax.models.architecture import Architecture, Path
 from gfn_jax.models.attention import KeyValues, attention, is_visible
 from gfn_jax.models.block import Block
 from gfn_jax.models.layout import WHEREVER, Layout
+from gfn_jax.models.packing import Packing
 from gfn_jax.models.rotary import Rotation
 from gfn_jax.types import LoRAConfig, Prompts, checked, trailing
 
@@ -112,8 +113,8 @@ class LanguageModel(nnx.Module):
         return hidden, PromptCache(layers, last)
 
     @checked
-    def states(self, prompts: Prompts, tokens: Int[Array, "B S L"]) -> Float[Array, "B S T D"]:
-        """Hidden states at all states of continuations: behind the prompt, then behind each token.
+    def states(self, prompts: Prompts, tokens: Int[Array, "B S L"], packing: Packing) -> Float[Array, "G M D"]:
+        """Hidden states at all states of continuations, behind the prompt and behind each token, as they are packed.
 
         Prompts and continuations go through the layers side by side, so that every weight is used once; beside
         them, once, what all prompts begin with.
@@ -122,12 +123,16 @@ class LanguageModel(nnx.Module):
         batch, samples, count = tokens.shape
         steps, prompt_steps, keys = jnp.arange(count), jnp.arange(start, length), jnp.arange(length)
         positions = prompts.length_B[:, None] + steps[None, :]
-        all_positions = jnp.concatenate(
-            [
-                jnp.broadcast_to(prompt_steps[None, :], (batch, length - start)),
-                jnp.broadcast_to(positions[:, None, :], tokens.shape).reshape(batch, -1),
-            ],
-            1,
+        of_prompts = batch // packing.groups * (length - start)
+
+        def side_by_side(of_prompts_BxP: jax.Array, of_tokens_BxSxL: jax.Array) -> jax.Array:
+            return jnp.concatenate(
+                [of_prompts_BxP.reshape(packing.groups, of_prompts), packing.pack(of_tokens_BxSxL)], 1
+            )
+
+        all_positions = side_by_side(
+            jnp.broadcast_to(prompt_steps[None, :], (batch, length - start)),
+            jnp.broadcast_to(positions[:, None, :], tokens.shape),
         )
         scale = self.architecture.attention_scale
         of_kinds = [
@@ -146,24 +151,24 @@ class LanguageModel(nnx.Module):
             beginning, before = _begun(beginning, block, of_kind.beginning, scale)
 
             def attend(*qkv):
-                prompt_q, *prompt_kv = (x[:, : length - start] for x in qkv)
-                q, k, v = (x[:, length - start :].reshape(batch, samples, count, *x.shape[2:]) for x in qkv)
+                prompt_q, *prompt_kv = (x[:, :of_prompts].reshape(batch, -1, *x.shape[2:]) for x in qkv)
+                q, k, v = (packing.unpack(x[:, of_prompts:]) for x in qkv)
                 shared = _behind(before, KeyValues(*prompt_kv))
                 attended = attention(q, KeyValues(k, v), of_kind.own_QxC, scale, shared, of_kind.own_to_prompt_BxQxP)
                 prompt_attended = _attention_of_prompts(prompt_q, shared, of_kind.prompt_QxC, scale)
-                return jnp.concatenate([prompt_attended, attended.reshape(batch, -1, *attended.shape[3:])], 1), None
+                in_groups = prompt_attended.reshape(packing.groups, of_prompts, *prompt_attended.shape[2:])
+                return jnp.concatenate([in_groups, packing.pack(attended)], 1), None
 
             hidden, _ = block(hidden, attend, of_kind.rotation)
             return (beginning, hidden), None
 
-        all_tokens = jnp.concatenate([prompts.tokens_BxP[:, start:], tokens.reshape(batch, -1)], 1)
-        hidden = self.embed(all_tokens, all_positions)
+        hidden = self.embed(side_by_side(prompts.tokens_BxP[:, start:], tokens), all_positions)
         (_, hidden), _ = self._scan(layer, (self._embedded_beginning(prompts), hidden), of_kinds)
         last_B = prompts.length_B - 1 - start
-        last = jnp.take_along_axis(hidden[:, : length - start], last_B[:, None, None], axis=1)
-        first = jnp.broadcast_to(last[:, :, None], (batch, samples, 1, hidden.shape[-1]))
-        behind = hidden[:, length - start :].reshape(batch, samples, count, -1)
-        return self.final_norm(jnp.concatenate([first, behind], 2))
+        of_prompts_BxPxD = hidden[:, :of_prompts].reshape(batch, length - start, -1)
+        last = jnp.take_along_axis(of_prompts_BxPxD, last_B[:, None, None], axis=1)
+        first = jnp.broadcast_to(last, (batch, samples, hidden.shape[-1])).reshape(packing.groups, -1, hidden.shape[-1])
+        return self.final_norm(jnp.concatenate([first, hidden[:, of_prompts:]], 1))
 
     def _embedded_beginning(self, prompts: Prompts) -> jax.Array | None:
         """What the first layer reads of what all prompts begin with, [1, positions, D], where they do."""

@@ -14,6 +14,7 @@ class Layout:
 
     spread  what is kept of every position, [.., D], between the parts of a layer
     whole   a weight, whose axes have these names, as the computation needs it; None where it is whole as it is
+    shards  how many devices a batch's prompts are split over, where they are computed together
     split_axes  names of the axes of weights that are in parts on several devices
     has_few_kernels  whether decoding is told in few large operations, as accelerators like it, or in those with the
             fewest FLOPs
@@ -21,6 +22,7 @@ class Layout:
 
     spread: Callable[[jax.Array], jax.Array] = lambda x: x
     whole: Callable[[AxisNames, jax.Array], jax.Array] | None = None
+    shards: int = 1
     split_axes: frozenset[str] = frozenset()
     has_few_kernels: bool = False
 

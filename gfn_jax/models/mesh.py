@@ -1,6 +1,5 @@
 """The device mesh, and what is placed where on it."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from gfn_jax.models.layout import WHEREVER, AxisNames, Layout
+from gfn_jax.models.layout import AxisNames, Layout
 from gfn_jax.models.parts import ModelStructure
 from gfn_jax.runtime.errors import UserError
 from gfn_jax.runtime.rows import BATCH_AXES
@@ -133,8 +132,9 @@ def model_layout(mesh: Mesh, *, fsdp: bool, of_shard: bool = False) -> Layout:
     fsdp = fsdp and mesh.shape["data"] > 1
     # On accelerators small products wait for memory and, on GPUs, for their own launch.
     is_accelerator = mesh.devices.flat[0].platform != "cpu"
+    shards = 1 if of_shard else batch_size(mesh)
     if mesh.shape["model"] == 1 and not fsdp:
-        return dataclasses.replace(WHEREVER, has_few_kernels=is_accelerator)
+        return Layout(shards=shards, has_few_kernels=is_accelerator)
 
     def spread(x: jax.Array) -> jax.Array:
         prompts = None if of_shard else BATCH_AXES
@@ -148,7 +148,7 @@ def model_layout(mesh: Mesh, *, fsdp: bool, of_shard: bool = False) -> Layout:
         return jax.lax.with_sharding_constraint(weight, NamedSharding(mesh, spec))
 
     split = frozenset(_RULES) if mesh.shape["model"] > 1 else frozenset()
-    return Layout(spread, whole if fsdp else None, split, has_few_kernels=is_accelerator)
+    return Layout(spread, whole if fsdp else None, shards, split, has_few_kernels=is_accelerator)
 
 
 def _is_scale(path: tuple[str, ...]) -> bool:

@@ -29,7 +29,7 @@ _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, 
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """`arrays` are the dtypes and shapes of what it makes; `times` how often it runs."""
+    """`arrays` are the dtypes and shapes of what it makes; `times` how often it runs at most: in the longest branch."""
 
     name: str
     operation: str
@@ -79,8 +79,20 @@ class Program:
         for name, made, operation, rest in self._computations[computation]:
             yield Instruction(name, operation, _arrays(made), rest, times)
             inner = times * (self._trips(rest) if operation == "while" else 1)
-            for each in _called(rest):
+            for each in self._taken(operation, rest):
                 yield from self._run(each, inner)
+
+    def _taken(self, operation: str, rest: str) -> list[str]:
+        """The computations that an instruction calls, and of a conditional's branches that which makes most bytes."""
+        called = list(_called(rest))
+        return [max(called, key=self._made_in)] if operation == "conditional" else called
+
+    def _made_in(self, computation: str) -> int:
+        """Bytes of all that a computation makes, each loop's body once."""
+        own = sum(_size(_arrays(made)) for _, made, _, _ in self._computations[computation])
+        return own + sum(
+            self._made_in(each) for _, _, _, rest in self._computations[computation] for each in _called(rest)
+        )
 
     def _trips(self, rest: str) -> int:
         """How often a loop runs: as the compiler says, or the bound that its counter is compared with."""
@@ -107,7 +119,7 @@ class Program:
             if operation == "while":
                 yield from self._told(_body(rest), times * self._trips(rest))
             elif operation in ("call", "conditional"):
-                for each in _called(rest):
+                for each in self._taken(operation, rest):
                     yield from self._told(each, times)
 
     @property

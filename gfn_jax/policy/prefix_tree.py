@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gfn_jax.models.language_model import LanguageModel
+from gfn_jax.models.packing import Packing
 from gfn_jax.policy.masks import Rules, mask_logits
-from gfn_jax.policy.scorer import CHUNK_ELEMENTS
+from gfn_jax.policy.read_out import CHUNK_ELEMENTS
 from gfn_jax.runtime.errors import UserError
 from gfn_jax.types import Prompts, Trajectories, checked
 
@@ -88,5 +89,6 @@ class PrefixTree:
         """The hidden states [I, B, D] behind every inner string, from one teacher-forced pass."""
         rows = np.array(list(itertools.product(self._words_W, repeat=self._depth)), np.int32)
         tokens_BxSxL = jnp.broadcast_to(jnp.asarray(rows), (prompts.length_B.shape[0], *rows.shape))
-        hidden_BxSxTxD = model.states(prompts, tokens_BxSxL)
+        packing = Packing.whole((len(tokens_BxSxL), *rows.shape), model.layout.shards)
+        hidden_BxSxTxD = packing.apart(model.states(prompts, tokens_BxSxL, packing))
         return jnp.moveaxis(hidden_BxSxTxD[:, self._row_I, self._length_I], 1, 0)

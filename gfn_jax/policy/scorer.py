@@ -1,115 +1,20 @@
 """Log-probabilities of given continuations, by one teacher-forced pass over all of their states."""
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from gfn_jax.models.language_model import LanguageModel
+from gfn_jax.models.packing import Packing, in_room, rooms
 from gfn_jax.policy.masks import Rules, mask_logits, support_tolerance
+from gfn_jax.policy.read_out import Chunk, read_out
 from gfn_jax.types import Prompts, Scores, Trajectories, checked
 
-CHUNK_ELEMENTS = 1 << 23
-"""Most logits held at once: states are read out in chunks, so that [N, T, V] never exists."""
-
-
-@checked
-def hidden_states(model: LanguageModel, prompts: Prompts, trajectories: Trajectories) -> Float[Array, "N T D"]:
-    """The last hidden state at every state of every trajectory; prompts are encoded once each."""
-    batch = prompts.length_B.shape[0]
-    tokens_BxSxL = trajectories.tokens_NxL.reshape(batch, -1, trajectories.tokens_NxL.shape[-1])
-    hidden_BxSxTxD = model.states(prompts, tokens_BxSxL)
-    return hidden_BxSxTxD.reshape(-1, *hidden_BxSxTxD.shape[2:])
-
-
-class Chunk(NamedTuple):
-    """Some neighbouring states of all trajectories, whose logits are there at one time.
-
-    step_C               how many tokens are before each state
-    drawn_NxC            the item that was drawn there: ⊤ at a trajectory's last state, and behind it
-    frozen_hidden_NxCxD  the frozen model's hidden states, where they were handed to `read_out`
-    """
-
-    step_C: jax.Array
-    drawn_NxC: jax.Array
-    frozen_hidden_NxCxD: jax.Array | None
-
-
-@checked
-def read_out(
-    model: LanguageModel,
-    hidden_NxTxD: Float[Array, "N T D"],
-    trajectories: Trajectories,
-    terminator: int,
-    *,
-    mask: Callable[[jax.Array, Chunk], jax.Array] | None = None,
-    frozen_hidden_NxTxD: Float[Array, "N T D"] | None = None,
-) -> tuple[Float[Array, "N L"], Float[Array, "N T"]]:
-    """log p(y_{t+1} | s_t) and log p(⊤ | s_t), from the model's hidden states at all states s_t.
-
-    The softmax is of the model's logits, chunk by chunk: as they are, or as `mask(logits_NxCxV, chunk)` returns
-    them, which are the same but for -inf at what a state may not do. That reads -inf here, too.
-
-    The values are differentiated by `hidden_NxTxD` alone. With head vectors w_v, the gradient of log p(v) by it is
-    w_v - sum_u p(u) w_u; where gradients are asked for the mean is taken along with the values, so that
-    no logits are kept or computed again for the backward pass.
-    """
-    rows, states = hidden_NxTxD.shape[:2]
-    size = max(1, min(states, CHUNK_ELEMENTS // (rows * model.architecture.padded_vocab_size)))
-    in_chunks = functools.partial(_in_chunks, size=size)
-    drawn_NxT = _drawn_items(trajectories, terminator)
-    ends_NxT = jnp.full_like(drawn_NxT, terminator)
-    steps = jnp.arange(-(-states // size) * size).reshape(-1, size)
-    chunks = Chunk(steps, *jax.tree.map(in_chunks, (drawn_NxT, frozen_hidden_NxTxD)))
-
-    def compute(hidden_NxTxD, *, with_mean: bool):
-        def one_chunk(given):
-            chunk, hidden_NxCxD, ends_NxC = given
-            logits = model.logits(hidden_NxCxD)
-            if mask is not None:
-                logits = mask(logits, chunk)
-            (taken, end), weights, total = _log_probs_at((chunk.drawn_NxC, ends_NxC), logits)
-            mean = model.mean_logit_gradient(weights) / total[..., None] if with_mean else None
-            return taken, end, mean
-
-        read = jax.lax.map(one_chunk, (chunks, in_chunks(hidden_NxTxD), in_chunks(ends_NxT)))
-        return jax.tree.map(lambda x: _whole(x, states), read)
-
-    @jax.custom_vjp
-    def log_probs(hidden_NxTxD):
-        return compute(hidden_NxTxD, with_mean=False)[:2]
-
-    def forward(hidden_NxTxD):
-        *log_p, mean_NxTxD = compute(hidden_NxTxD, with_mean=True)
-        return tuple(log_p), mean_NxTxD
-
-    def backward(mean_NxTxD, cotangents):
-        parts = [
-            ct_NxT[..., None] * (model.logit_gradients(tokens_NxT) - mean_NxTxD)
-            for ct_NxT, tokens_NxT in zip(cotangents, (drawn_NxT, ends_NxT), strict=True)
-        ]
-        return ((parts[0] + parts[1]).astype(hidden_NxTxD.dtype),)
-
-    log_probs.defvjp(forward, backward)
-    log_next_NxT, log_terminator_NxT = log_probs(hidden_NxTxD)
-    return log_next_NxT[:, :-1], log_terminator_NxT
-
-
-def _in_chunks(x: jax.Array, size: int) -> jax.Array:
-    """[N, T, ..] -> [chunks, N, size, ..], the last chunk padded."""
-    rows, states = x.shape[:2]
-    chunks = -(-states // size)
-    padded = jnp.pad(x, [(0, 0), (0, chunks * size - states), *[(0, 0)] * (x.ndim - 2)])
-    return jnp.moveaxis(padded.reshape(rows, chunks, size, *x.shape[2:]), 1, 0)
-
-
-def _whole(x: jax.Array, states: int) -> jax.Array:
-    """The inverse of `_in_chunks`."""
-    chunks, rows, size = x.shape[:3]
-    return jnp.moveaxis(x, 0, 1).reshape(rows, chunks * size, *x.shape[3:])[:, :states]
+T = TypeVar("T")
 
 
 def _drawn_items(trajectories: Trajectories, terminator: int) -> Int[Array, "N T"]:
@@ -117,16 +22,6 @@ def _drawn_items(trajectories: Trajectories, terminator: int) -> Int[Array, "N T
     is_token_NxL, _ = reached(trajectories)
     drawn_NxL = jnp.where(is_token_NxL, trajectories.tokens_NxL, terminator)
     return jnp.pad(drawn_NxL, [(0, 0), (0, 1)], constant_values=terminator)
-
-
-def _log_probs_at(items: Sequence[jax.Array], logits: jax.Array) -> tuple[list[jax.Array], jax.Array, jax.Array]:
-    """The log-softmax [N, C] at each of these items [N, C]; and its weights before they are divided by their total."""
-    at_items = [jnp.take_along_axis(logits, each[..., None], axis=-1)[..., 0] for each in items]
-    highest = logits.max(-1, keepdims=True)
-    weights = jnp.exp(logits - highest)
-    total = weights.sum(-1)
-    log_total = highest[..., 0] + jnp.log(total)
-    return [values - log_total for values in at_items], weights, total
 
 
 @checked
@@ -137,33 +32,82 @@ def reached(trajectories: Trajectories) -> tuple[Bool[Array, "N L"], Bool[Array,
     return steps[:, :-1] < length, steps <= length
 
 
+def _with_packing(
+    compute: Callable[[Packing], T],
+    model: LanguageModel,
+    prompts: Prompts,
+    trajectories: Trajectories,
+    room: int | None,
+) -> T:
+    """`compute` with the trajectories in rows of this room, or else of one that is chosen as they are long."""
+    batch, longest = prompts.length_B.shape[0], trajectories.tokens_NxL.shape[1]
+    groups = math.gcd(batch, model.layout.shards)
+    length_BxS = trajectories.length_N.reshape(batch, -1)
+
+    def of_room(room: int) -> T:
+        return compute(Packing.of(length_BxS, longest, room, groups))
+
+    if room is not None:
+        return of_room(room)
+    tokens = length_BxS.reshape(groups, -1).sum(1).max()
+    return in_room(of_room, rooms(model.architecture.layer_weights, length_BxS.size // groups * longest), tokens)
+
+
+def _by_prompt(prompts: Prompts, values_NxT: jax.Array) -> jax.Array:
+    """[N, T] -> [B, S, T]"""
+    return values_NxT.reshape(prompts.length_B.shape[0], -1, values_NxT.shape[-1])
+
+
+def _states(prompts: Prompts, trajectories: Trajectories, terminator: int, packing: Packing) -> Chunk:
+    drawn_BxSxT = _by_prompt(prompts, _drawn_items(trajectories, terminator))
+    step_BxSxT = jnp.broadcast_to(jnp.arange(drawn_BxSxT.shape[-1]), drawn_BxSxT.shape)
+    return Chunk(packing.together(step_BxSxT), packing.together(drawn_BxSxT), None)
+
+
+def _of_states(packing: Packing, values_GxM: jax.Array) -> jax.Array:
+    """[G, M] -> [N, T]"""
+    apart_BxSxT = packing.apart(values_GxM)
+    return apart_BxSxT.reshape(-1, apart_BxSxT.shape[-1])
+
+
 @checked
 def score(
-    policy: LanguageModel, frozen: LanguageModel, rules: Rules, prompts: Prompts, trajectories: Trajectories
+    policy: LanguageModel,
+    frozen: LanguageModel,
+    rules: Rules,
+    prompts: Prompts,
+    trajectories: Trajectories,
+    room: int | None = None,
 ) -> Scores:
     """The policy's log-probabilities along the trajectories, under the same masks as in sampling.
 
-    A token that the masks forbid at its state has log-probability -inf.
+    A token that the masks forbid at its state has log-probability -inf. To be differentiated, the pass wants to be
+    told how many tokens of all trajectories together it has room for (`rooms`); else it finds out.
     """
-    hidden_NxTxD, frozen_hidden_NxTxD = hidden_states(policy, prompts, trajectories), None
-    if rules.needs_frozen_logits:
-        frozen_hidden_NxTxD = hidden_states(frozen, prompts, trajectories)
-    tolerance = support_tolerance(hidden_NxTxD.dtype)
+    tokens_BxSxL = _by_prompt(prompts, trajectories.tokens_NxL)
+    tolerance = support_tolerance(policy.token_embedding[...].dtype)
 
-    def mask(logits_NxCxV: jax.Array, chunk: Chunk) -> jax.Array:
-        frozen_hidden = chunk.frozen_hidden_NxCxD
+    def mask(logits_GxCxV: jax.Array, chunk: Chunk) -> jax.Array:
+        frozen_hidden = chunk.frozen_hidden_GxCxD
         frozen_logits = None if frozen_hidden is None else frozen.logits(frozen_hidden)
-        step = chunk.step_C[None, :]
-        return mask_logits(rules, logits_NxCxV, step, frozen_logits, drawn=chunk.drawn_NxC, tolerance=tolerance)
+        return mask_logits(
+            rules, logits_GxCxV, chunk.step_GxC, frozen_logits, drawn=chunk.drawn_GxC, tolerance=tolerance
+        )
 
-    log_next, log_terminator = read_out(
-        policy, hidden_NxTxD, trajectories, rules.terminator, mask=mask, frozen_hidden_NxTxD=frozen_hidden_NxTxD
-    )
+    def compute(packing: Packing) -> tuple[jax.Array, jax.Array]:
+        states = _states(prompts, trajectories, rules.terminator, packing)
+        if rules.needs_frozen_logits:
+            states = states._replace(frozen_hidden_GxCxD=frozen.states(prompts, tokens_BxSxL, packing))
+        hidden_GxMxD = policy.states(prompts, tokens_BxSxL, packing)
+        drawn, end = read_out(policy, hidden_GxMxD, states, rules.terminator, mask=mask)
+        return _of_states(packing, drawn), _of_states(packing, end)
+
+    log_drawn_NxT, log_terminator = _with_packing(compute, policy, prompts, trajectories, room)
     is_token_NxL, is_state_NxT = reached(trajectories)
     # At the support's edge rounding may differ from the sampler's: what it could not stop at has no reward.
     is_terminable_NxT = is_state_NxT & trajectories.is_terminable_NxT & (log_terminator > -jnp.inf)
     return Scores(
-        log_pf_NxL=jnp.where(is_token_NxL, log_next, 0),
+        log_pf_NxL=jnp.where(is_token_NxL, log_drawn_NxT[:, :-1], 0),
         log_pterm_NxT=jnp.where(is_terminable_NxT, log_terminator, 0),
         is_terminable_NxT=is_terminable_NxT,
     )
@@ -183,7 +127,13 @@ def frozen_log_probs(
 
     Zero at tokens and states that the trajectory does not reach.
     """
-    hidden = hidden_states(frozen, prompts, trajectories)
-    log_next, log_terminator = read_out(frozen, hidden, trajectories, terminator)
+    tokens_BxSxL = _by_prompt(prompts, trajectories.tokens_NxL)
+
+    def compute(packing: Packing) -> tuple[jax.Array, jax.Array]:
+        states = _states(prompts, trajectories, terminator, packing)
+        drawn, end = read_out(frozen, frozen.states(prompts, tokens_BxSxL, packing), states, terminator)
+        return _of_states(packing, drawn), _of_states(packing, end)
+
+    log_drawn_NxT, log_terminator = _with_packing(compute, frozen, prompts, trajectories, None)
     is_token_NxL, is_state_NxT = reached(trajectories)
-    return jnp.where(is_token_NxL, log_next, 0), jnp.where(is_state_NxT, log_terminator, 0)
+    return jnp.where(is_token_NxL, log_drawn_NxT[:, :-1], 0), jnp.where(is_state_NxT, log_terminator, 0)

@@ -7,7 +7,7 @@ from helpers import config, run, short_config
 from step_programs import StepPrograms
 
 from gfn_jax.models.gpt2 import GPT2Config
-from gfn_jax.policy import scorer
+from gfn_jax.policy import read_out
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -62,9 +62,9 @@ def test_no_more_logits_are_held_than_one_chunk_has(states, monkeypatch):
         sampling__samples_per_prompt=samples,
         sampling__max_len=length,
     )
-    monkeypatch.setattr(scorer, "CHUNK_ELEMENTS", states * rows * vocabulary)
+    monkeypatch.setattr(read_out, "CHUNK_ELEMENTS", states * rows * vocabulary)
     programs = StepPrograms(settings, architecture, prompt_length=7).programs
     for name in ("likelihood", "update"):
         shapes = {shape for each in programs[name].arrays_with(vocabulary) for _, shape in each.arrays}
         held = [np.prod(shape) for shape in shapes if vocabulary in shape and width not in shape]
-        assert max(held) == states * rows * vocabulary, name
+        assert 0.75 < max(held) / (states * rows * vocabulary) <= 1, name  # chunks are of equal lengths

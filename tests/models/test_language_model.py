@@ -14,6 +14,7 @@ from gfn_jax.models.decoding import Decoder
 from gfn_jax.models.hf_architecture import read_architecture
 from gfn_jax.models.hf_weights import load_weights
 from gfn_jax.models.language_model import LanguageModel
+from gfn_jax.models.packing import Packing
 from gfn_jax.models.parts import ModelStructure
 from gfn_jax.types import LoRAConfig, Prompts
 
@@ -44,7 +45,8 @@ def encode(model, prompts):
 
 @jax.jit
 def states(model, prompts, tokens):
-    return model.states(prompts, tokens)
+    packing = Packing.whole(tokens.shape)
+    return packing.apart(model.states(prompts, tokens, packing))
 
 
 def test_a_fresh_adapter_changes_nothing_and_a_trained_one_does(world):
@@ -130,7 +132,8 @@ def test_what_all_prompts_begin_with_is_encoded_once_and_changes_nothing(hugging
     @functools.partial(jax.value_and_grad, has_aux=True)
     def compute(adapter, prompts):
         model = structure.policy(adapter, frozen)
-        forced, (hidden, cache) = model.states(prompts, tokens), model.encode(prompts)
+        forced = model.states(prompts, tokens, Packing.whole(tokens.shape))
+        hidden, cache = model.encode(prompts)
         return jnp.square(forced).mean(), (forced, hidden[:, -6:], cache)
 
     apart, together = (

@@ -86,7 +86,8 @@ def test_with_prompts_split_an_update_reduces_the_adapters_gradient_and_nothing_
 
 def test_with_weights_split_an_update_exchanges_what_tensor_parallelism_must():
     """Sums and parts of hidden states, low-rank products, the adapter's gradient, and figures of each state."""
-    positions = {(PROMPTS, 32 + SAMPLES * LENGTH), (PROMPTS, SAMPLES, LENGTH + 1), (PROMPTS * SAMPLES, LENGTH + 1)}
+    rows = PROMPTS * SAMPLES
+    positions = {(PROMPTS * 32 + rows * LENGTH,), (rows * (LENGTH + 1),), (rows, LENGTH + 1)}
     expected = {(*shape, last) for shape in positions for last in (RANK, WIDTH)} | positions | {()}
     compiled = compiled_for(1, 4)
     adapter = {shape for leaf in jax.tree.leaves(compiled.adapter) for shape in (leaf.shape, leaf.shape[1:])}

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gfn_jax.policy import scorer
+from gfn_jax.models.packing import Packing
+from gfn_jax.policy import read_out
 from gfn_jax.policy.masks import mask_logits, support_tolerance
 from gfn_jax.policy.sampler import Behaviour, behaviour_logits, draw_items, sample
-from gfn_jax.policy.scorer import frozen_log_probs, hidden_states, score
+from gfn_jax.policy.scorer import frozen_log_probs, score
 from gfn_jax.types import Scores, Trajectories
 
 MASKS = {
@@ -121,7 +122,7 @@ def test_read_out_in_chunks_equals_read_out_at_once(world, monkeypatch):
     everything = world.all_continuations()
     arguments = (world.policy(), world.frozen_model(), world.rules, world.prompts, everything)
     expected = score_jit(*arguments)
-    monkeypatch.setattr(scorer, "CHUNK_ELEMENTS", 1)  # one state at a time
+    monkeypatch.setattr(read_out, "CHUNK_ELEMENTS", 1)  # one state at a time
     chunked = jax.jit(lambda *given: score(*given))(*arguments)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), chunked, expected)
 
@@ -136,12 +137,18 @@ def test_gradients_of_scores_equal_those_of_logits_written_out(monkeypatch):
     is_token = states[None, :-1] < everything.length_N[:, None]
     weights = np.random.default_rng(0).normal(size=(2, *everything.is_terminable_NxT.shape)).astype(np.float32)
 
+    def hidden_states(model):
+        tokens_BxSxL = everything.tokens_NxL.reshape(len(prompts.length_B), -1, world.max_len)
+        packing = Packing.whole(tokens_BxSxL.shape)
+        hidden_BxSxTxD = packing.apart(model.states(prompts, tokens_BxSxL, packing))
+        return hidden_BxSxTxD.reshape(-1, *hidden_BxSxTxD.shape[2:])
+
     def weighted(scores):
         return (scores.log_pf_NxL * weights[0, :, 1:]).sum() + (scores.log_pterm_NxT * weights[1]).sum()
 
     def written_out(adapter):
         policy, frozen = world.structure.policy_and_frozen(adapter, world.frozen)
-        logits, frozen_logits = (model.logits(hidden_states(model, prompts, everything)) for model in (policy, frozen))
+        logits, frozen_logits = (model.logits(hidden_states(model)) for model in (policy, frozen))
         drawn = jnp.where(is_token, everything.tokens_NxL, rules.terminator)
         drawn = jnp.pad(drawn, [(0, 0), (0, 1)], constant_values=rules.terminator)
         near = {"drawn": drawn, "tolerance": support_tolerance(logits.dtype)}
@@ -158,7 +165,7 @@ def test_gradients_of_scores_equal_those_of_logits_written_out(monkeypatch):
 
     expected = score_jit(world.policy(), world.frozen_model(), rules, prompts, everything)
     possible = np.isfinite(np.asarray(expected.log_pf_NxL))
-    monkeypatch.setattr(scorer, "CHUNK_ELEMENTS", 2 * len(everything.length_N) * rules.is_word_V.shape[0])
+    monkeypatch.setattr(read_out, "CHUNK_ELEMENTS", 2 * len(everything.length_N) * rules.is_word_V.shape[0])
 
     def chunked(adapter):  # where the masks forbid what is given there is nothing to differentiate
         models = world.structure.policy_and_frozen(adapter, world.frozen)
