@@ -131,23 +131,25 @@ def run(workdir: Path, world: World, **overrides: Any) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="of training; default: the quickstart's")
     parser.add_argument("--samples", type=int, default=4096, help="of the frozen model for each fact's reference")
     parser.add_argument("--workdir", type=Path, default=Path("runs/contradiction"), help="what is there is replaced")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     console, world = Console(), World(Cast.of_the_world().known)
+    steps = {"train.steps": args.steps} if args.steps else {}
 
     result: dict = {"runs": [], **describe()}
     for seed in range(args.seeds):
         workdir = (args.workdir / f"seed_{seed}").absolute()
-        figures = run(workdir, world, seed=seed)
+        figures = run(workdir, world, seed=seed, **steps)
         figures["target"] = compare_with_target(workdir, args.samples)
         console.print_json(data=figures)
         result["runs"].append(figures)
     control = (args.workdir / "control").absolute()
-    result["without_the_contradiction_component"] = run(control, world, **{"reward.contradiction_weight": 0.0})
+    result["without_the_contradiction_component"] = run(control, world, **{"reward.contradiction_weight": 0.0}, **steps)
     flat = (args.workdir / "depth_0").absolute()
-    result["without_overlap"] = run(flat, world, **{"train.pipeline_depth": 0})["median_step_seconds"]
+    result["without_overlap"] = run(flat, world, **{"train.pipeline_depth": 0}, **steps)["median_step_seconds"]
     console.print_json(data=result)
     if args.out:
         args.out.write_text(json.dumps(result, indent=2) + "\n")

@@ -1,6 +1,7 @@
 """Does the same seed give the same run on any mesh, in any number of processes?
 
-    python benchmarks/invariance.py [--steps 20] [--tasks TASK ...] [--out docs/results/invariance.json]
+    python benchmarks/invariance.py [--steps 20] [--tasks TASK ...] [--layouts LAYOUT ...]
+        [--out docs/results/invariance.json]
 
 Trains the miniature on virtual devices over meshes and processes joined on loopback, with both replay
 buffers and on both tasks, and compares each run with that of one device: the sampled tokens of every
@@ -93,6 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--tasks", nargs="+", choices=list(CONFIGS), default=list(CONFIGS))
+    parser.add_argument("--layouts", nargs="+", choices=list(LAYOUTS), default=list(LAYOUTS), help="beside 1x1")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     console, results, failed = Console(), {}, []
@@ -104,7 +106,7 @@ def main() -> None:
     with local_redis() as server, tempfile.TemporaryDirectory(prefix="gfn_jax_invariance_") as directory:
         for task, dtype, backend in cases:
             reference = None
-            for layout in LAYOUTS:
+            for layout in {"1x1": None} | dict.fromkeys(args.layouts):
                 name = f"{task}, {dtype}, {backend}, {layout}"
                 settings = run_settings(layout, args.steps, dtype, backend, server.url)
                 started = time.perf_counter()

@@ -5,7 +5,8 @@
 
 Random weights of a published size; prompts of 40 tokens, 8 samples of up to 30, rank 64, unless --prompt_tokens,
 --samples and --tokens say otherwise. Such a model hardly ever ends a sample early, as a trained one does: --written 8
-cuts samples, once drawn, to 8 tokens on average. DIR gets a trace that XProf, TensorBoard and Perfetto open. (Called
+cuts samples, once drawn, to lengths of a geometric distribution with this mean; FLOPs are then not said, as those of
+the programs are for the longest samples. DIR gets a trace that XProf, TensorBoard and Perfetto open. (Called
 profile.py, this file would be taken for Python's own module.)
 """
 
@@ -108,8 +109,9 @@ def main() -> None:
     phases = {}
     for name, program in programs.programs.items():
         seconds, tflop = statistics.median(each[name] for each in timed), program.flops / 1e12
-        beside = programs.temporary[name] / 1e9
-        phases[name] = {"seconds": seconds, "tflop": tflop, "tflops": tflop / seconds, "gb_beside_weights": beside}
+        phases[name] = {"seconds": seconds, "gb_beside_weights": programs.temporary[name] / 1e9}
+        if not args.written:
+            phases[name] |= {"tflop": tflop, "tflops": tflop / seconds}
     result = {
         "model": args.model,
         "dtype": args.dtype,
@@ -134,7 +136,7 @@ def main() -> None:
             name,
             f"{phase['seconds']:.3f}",
             share,
-            *(f"{phase[part]:.3f}" for part in ("tflop", "tflops", "gb_beside_weights")),
+            *(f"{phase[part]:.3f}" if part in phase else "" for part in ("tflop", "tflops", "gb_beside_weights")),
         )
     console = Console()
     console.print(table)

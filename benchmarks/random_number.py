@@ -112,12 +112,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=Path, default=Path("runs/random_numbers"))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="of training; default: the configuration's")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     measured = {}
     for name, flags in runs(args.seeds).items():
-        train(args.workdir / name, flags)
+        train(args.workdir / name, flags + [f"--config.train.steps={args.steps}"] * bool(args.steps))
         measured[name] = measure(args.workdir / name)
         print(name, json.dumps(measured[name]["after"]), f"{measured[name]['command_seconds']:.0f} s", flush=True)
     if args.out:

@@ -3,6 +3,7 @@
 Each system stands in a process of its own, which alone imports what it needs.
 """
 
+import json
 import multiprocessing
 import os
 import resource
@@ -14,14 +15,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-PROMPT, SAMPLES, LENGTH, RANK, TERMINATOR, TEMPERATURE = 40, 8, 30, 64, 13, 0.8
+PROMPT, SAMPLES, LENGTH, RANK, TEMPERATURE = 40, 8, 30, 64, 0.8
 DEVICE, PRODUCT = ("cpu", "cuda"), (2048, 8192)  # without a GPU, and with one
 
 
 class Setting(NamedTuple):
-    """What the systems have in common, and what each may choose."""
+    """What the systems have in common, and what each may choose.
+
+    `trained` is a PEFT adapter to begin with, instead of a random one.
+    """
 
     directory: Path
+    trained: Path | None
+    terminator: int
     prompts: int
     dtype: str
     remat: bool
@@ -38,6 +44,10 @@ def settings(given: Setting) -> Any:
     raw.data.path, raw.model.name_or_path = "none", str(given.directory / "model")
     raw.model.dtype, raw.model.remat = given.dtype, given.remat
     raw.model.lora.rank = raw.model.lora.alpha = RANK
+    if given.trained:
+        said = json.loads((given.trained / "adapter_config.json").read_text())
+        raw.model.lora.rank, raw.model.lora.alpha = said["r"], said["lora_alpha"]
+        raw.model.lora.init_from = str(given.trained)
     raw.sampling.samples_per_prompt, raw.sampling.min_len, raw.sampling.max_len = SAMPLES, 0, LENGTH
     raw.reward.temperature_start = raw.reward.temperature_end = TEMPERATURE
     raw.train.prompts_per_step, raw.train.microbatch_prompts = given.prompts, given.microbatch
@@ -62,8 +72,9 @@ class Ours:
         shardings = weight_shardings(mesh, found.structure, fsdp=False)
         adapter, self._frozen, _ = load_model(found, mesh, shardings, config.seed)
         banned = np.load(given.directory / "banned.npy")
-        self._step = outline(config, found.structure, mesh, banned, terminator=TERMINATOR)
-        adapter = jax.tree.map(lambda x: 0.05 * jax.random.normal(jax.random.key(1), x.shape), adapter)
+        self._step = outline(config, found.structure, mesh, banned, terminator=given.terminator)
+        if not given.trained:
+            adapter = jax.tree.map(lambda x: 0.05 * jax.random.normal(jax.random.key(1), x.shape), adapter)
         self._state = self._step.functions.init(adapter)
         self._number = 0
 
@@ -100,7 +111,7 @@ class Ours:
         return jax.device_get(compute(self._state.adapter, self._frozen, prompts, trajectories, components))
 
     def train_step(self, prompts_BxP: np.ndarray) -> dict[str, float]:
-        """Returns the seconds of each phase."""
+        """Returns the seconds of each phase, and the mean number of tokens that were drawn for a sample."""
         import jax
 
         step, frozen, prompts = self._step, self._frozen, self._prompts(prompts_BxP)
@@ -115,7 +126,9 @@ class Ours:
         components = done(step.reward.components(frozen, (), prompts, trajectories))
         self._state, _ = done(step.functions.update(self._state, frozen, prompts, trajectories, components, None))
         self._number += 1
-        return dict(zip(("sample", "likelihood", "update"), np.diff(times).tolist(), strict=True))
+        tokens = float(trajectories.length_N.mean())
+        seconds = dict(zip(("sample", "likelihood", "update"), np.diff(times).tolist(), strict=True))
+        return seconds | {"tokens": tokens}
 
     def _prompts(self, prompts_BxP: np.ndarray) -> Any:
         from gfn_jax.types import Prompts
@@ -176,8 +189,8 @@ class Torch:
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         policy = {"as_written": torch_gflownet.TorchAsWritten, "at_best": torch_gflownet.TorchAtBest}[name]
         self._dtype = getattr(torch, given.dtype)
-        sizes = {"samples": SAMPLES, "length": LENGTH, "terminator": TERMINATOR, "microbatch": given.torch_microbatch}
-        self._policy = policy(given.directory, **sizes, dtype=self._dtype)
+        sizes = {"samples": SAMPLES, "length": LENGTH, "microbatch": given.torch_microbatch}
+        self._policy = policy(given.directory, **sizes, terminator=given.terminator, dtype=self._dtype)
 
     def evaluate(self, *arrays: np.ndarray) -> list[np.ndarray]:
         import torch

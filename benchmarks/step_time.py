@@ -6,8 +6,9 @@
 
 Next-sentence continuation with a language model: GPT-2's 124 million parameters with random weights, another size of
 it, or that of a directory such as data/smollm2/model. Prompts of 40 tokens, 8 samples of up to 30, LoRA of rank 64 on
-all linear layers, on a GPU where JAX and PyTorch both see one, or on the processor. Three systems, each in a process of
-its own:
+all linear layers. A policy that was trained ends its texts sooner than random weights do: --adapter takes one, as
+`gfn-jax export` writes it, and --text its prompts. On a GPU where JAX and PyTorch both see one, or on the processor.
+Three systems, each in a process of its own:
 
     ours        sampling, likelihood reward and update, as `python -m gfn_jax.train` does them
     as_written  PyTorch as commonly written: prompt by prompt, tokens drawn one by one with gradients recorded, the
@@ -33,8 +34,9 @@ import numpy as np
 from machine import describe
 from rich.console import Console
 from rich.table import Table
-from step_systems import LENGTH, PROMPT, SAMPLES, TERMINATOR, Setting, Worker
+from step_systems import LENGTH, PROMPT, SAMPLES, Setting, Worker
 
+TERMINATOR = 13
 SYSTEMS = ("ours", "as_written", "at_best")
 SIZES = {
     "gpt2": {},
@@ -44,7 +46,7 @@ SIZES = {
 AGREEMENT = {"float32": 1e-4, "bfloat16": 5e-2}
 
 
-def prepare(directory: Path, model: str, dtype: str) -> None:
+def prepare(directory: Path, model: str, dtype: str, terminator: int) -> None:
     """A model on disk and a mask of banned items, the same for all."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -57,8 +59,20 @@ def prepare(directory: Path, model: str, dtype: str) -> None:
         whole.to(getattr(torch, dtype)).save_pretrained(directory / "model")
     vocabulary = AutoConfig.from_pretrained(directory / "model").vocab_size
     banned = np.random.default_rng(0).random(vocabulary) < 0.03  # about as many as the default bans
-    banned[TERMINATOR] = False
+    banned[terminator] = False
     np.save(directory / "banned.npy", banned)
+
+
+def tokenised(model: str, text: Path, count: int) -> tuple[np.ndarray, int]:
+    """Prompts [count, PROMPT], and the token of a full stop."""
+    from gfn_jax.text.tokenizer import Tokenizer
+    from gfn_jax.text.vocabulary import terminator_id
+
+    tokenizer = Tokenizer(Path(model))
+    rows = [ids[:PROMPT] for ids in tokenizer.encode_prompts(text.read_text().splitlines()) if len(ids) >= PROMPT]
+    if len(rows) < count:
+        raise SystemExit(f"--text {text}: {len(rows)} lines have {PROMPT} tokens; --prompts wants {count}")
+    return np.array(rows[:count]), terminator_id(tokenizer, ".")
 
 
 def interval(values: list[float]) -> list[float]:
@@ -81,6 +95,8 @@ def main() -> None:
     parser.add_argument(
         "--model", default="gpt2", help="gpt2, gpt2-large or gpt2-xl, with random weights, or a Hugging Face directory"
     )
+    parser.add_argument("--adapter", type=Path, help="a PEFT directory; it wants --text")
+    parser.add_argument("--text", type=Path, help="lines, whose first 40 tokens are the prompts")
     parser.add_argument("--dtype", default="float32", choices=AGREEMENT)
     parser.add_argument("--remat", action="store_true", help="ours computes a layer again in the backward pass")
     parser.add_argument("--prompts", type=int, default=4, help="in an optimiser step, with 8 samples each")
@@ -94,18 +110,24 @@ def main() -> None:
     rng = np.random.default_rng(1)
     if args.model not in SIZES and not Path(args.model).is_dir():
         raise SystemExit(f"--model {args.model} is neither a directory nor one of {', '.join(SIZES)}")
-    prompts_BxP = rng.integers(0, 49_000, (args.prompts, PROMPT))
+    if args.adapter and not args.text:
+        raise SystemExit("--adapter: what the policy goes on from is to be given, too (--text FILE)")
+    prompts_BxP, terminator = rng.integers(0, 49_000, (args.prompts, PROMPT)), TERMINATOR
+    if args.text:
+        prompts_BxP, terminator = tokenised(args.model, args.text, args.prompts)
     trajectories = args.prompts * SAMPLES
 
     with tempfile.TemporaryDirectory() as place:
         directory = Path(place)
-        process = multiprocessing.get_context("spawn").Process(target=prepare, args=(directory, args.model, args.dtype))
+        process = multiprocessing.get_context("spawn").Process(
+            target=prepare, args=(directory, args.model, args.dtype, terminator)
+        )
         process.start()
         process.join()
         if process.exitcode:
             raise SystemExit(f"--model {args.model} could not be prepared")
         at_once = args.microbatch or min(4, args.prompts), args.torch_microbatch or args.prompts
-        given = Setting(directory, args.prompts, args.dtype, args.remat, *at_once)
+        given = Setting(directory, args.adapter, terminator, args.prompts, args.dtype, args.remat, *at_once)
         result = measure(args, given, prompts_BxP, rng)
     result["trajectories_per_step"] = trajectories
     report(result)
@@ -129,7 +151,7 @@ def measure(args: argparse.Namespace, given: Setting, prompts_BxP: np.ndarray, r
             raise SystemExit(f"not on the same kind of device: {devices}")
 
         banned = np.load(directory / "banned.npy")
-        allowed = np.flatnonzero(~banned & (np.arange(len(banned)) != TERMINATOR))
+        allowed = np.flatnonzero(~banned & (np.arange(len(banned)) != given.terminator))
         length_N = rng.integers(0, LENGTH + 1, args.prompts * SAMPLES)
         length_N[:2] = 0, LENGTH
         tokens_NxL = np.where(np.arange(LENGTH) < length_N[:, None], rng.choice(allowed, (len(length_N), LENGTH)), 0)
@@ -165,10 +187,12 @@ def measure(args: argparse.Namespace, given: Setting, prompts_BxP: np.ndarray, r
         "model": args.model,
         "dtype": args.dtype,
         "remat": args.remat,
+        "adapter": str(args.adapter or "random"),
         "prompts": args.prompts,
         "microbatch": {"ours": given.microbatch, "at_best": given.torch_microbatch},
         "seconds": {name: interval(values) for name, values in seconds.items()},
         "seconds_of_rounds": seconds,
+        "tokens_of_a_sample": statistics.fmean(each["tokens"] for each in phases),
         "phase_seconds": {name: interval([each[name] for each in phases]) for name in programs},
         "times_faster_than": {
             name: interval([theirs / mine for theirs, mine in zip(seconds[name], seconds["ours"], strict=True)])
@@ -180,7 +204,7 @@ def measure(args: argparse.Namespace, given: Setting, prompts_BxP: np.ndarray, r
         "copy_gb_per_s": bandwidth / 1e9,
         "tflop_of_step": {name: flops / 1e12 for name, (flops, _) in programs.items()},
         "floor_seconds": floor,
-        "share_of_floor": sum(floor.values()) / median["ours"],
+        "share_of_floor": None if args.adapter else sum(floor.values()) / median["ours"],
         "rounds": args.rounds,
         **describe(),
     }
@@ -201,7 +225,9 @@ def report(result: dict) -> None:
     console = Console()
     console.print(table)
     phases = ", ".join(f"{name} {median:.2f} s" for name, (_, median, _) in result["phase_seconds"].items())
-    console.print(f"ours: {phases}")
+    console.print(f"ours: {phases}; {result['tokens_of_a_sample']:.1f} tokens a sample")
+    if result["share_of_floor"] is None:  # the programs' FLOPs are those of the longest samples
+        return
     console.print(
         f"floor {sum(result['floor_seconds'].values()):.2f} s for {sum(result['tflop_of_step'].values()):.2f} TFLOP: "
         f"ours reaches {result['share_of_floor']:.0%} of it"

@@ -7,6 +7,8 @@
     V  vocabulary (padded)          D  width
     H  heads                        K  head width
     R  LoRA rank
+    W  rows of packed trajectories, X  places for tokens in one,
+       one for each device         U  for states, S more for each prompt
 
 An array's name ends in its axes: `log_pf_NxL`. ⊤ is the terminator token.
 """

@@ -111,8 +111,9 @@ class StepFunctions:
         self.microbatch = largest_divisor(of_device, config.train.microbatch_prompts)
         self._microbatches = of_device // self.microbatch
         places = self.microbatch * self._samples_per_prompt * self._max_len
-        self._rooms = rooms(structure.architecture.layer_weights, places)
-        self._structure_of_shard = structure.with_layout(model_layout(mesh, fsdp=config.mesh.fsdp, of_shard=True))
+        layout = model_layout(mesh, fsdp=config.mesh.fsdp, of_shard=True)
+        self._rooms = rooms(structure.architecture.layer_weights, layout, places)
+        self._structure_of_shard = structure.with_layout(layout)
         self._everywhere = everywhere = replicated(mesh)
         self._rows = rows = Rows(mesh).sharding
         self.init = jax.jit(self._init, out_shardings=everywhere)
@@ -189,7 +190,7 @@ class StepFunctions:
     def _loss(self, parameters: Parameters, frozen: Weights, part: Rewarded, room: int) -> tuple[jax.Array, Losses]:
         """The objective, summed over prompts: this is what is differentiated by the parameters.
 
-        `room` is for how many tokens of all trajectories.
+        `room` is for how many tokens of its trajectories; they must not have more.
         """
         policy, frozen_model = self._structure_of_shard.policy_and_frozen(parameters["adapter"], frozen)
         scores = score(policy, frozen_model, self._rules, part.prompts, part.trajectories, room)

@@ -113,7 +113,7 @@ class LanguageModel(nnx.Module):
         return hidden, PromptCache(layers, last)
 
     @checked
-    def states(self, prompts: Prompts, tokens: Int[Array, "B S L"], packing: Packing) -> Float[Array, "G M D"]:
+    def states(self, prompts: Prompts, tokens: Int[Array, "B S L"], packing: Packing) -> Float[Array, "W U D"]:
         """Hidden states at all states of continuations, behind the prompt and behind each token, as they are packed.
 
         Prompts and continuations go through the layers side by side, so that every weight is used once; beside
@@ -123,12 +123,10 @@ class LanguageModel(nnx.Module):
         batch, samples, count = tokens.shape
         steps, prompt_steps, keys = jnp.arange(count), jnp.arange(start, length), jnp.arange(length)
         positions = prompts.length_B[:, None] + steps[None, :]
-        of_prompts = batch // packing.groups * (length - start)
+        of_prompts = batch // packing.rows * (length - start)
 
         def side_by_side(of_prompts_BxP: jax.Array, of_tokens_BxSxL: jax.Array) -> jax.Array:
-            return jnp.concatenate(
-                [of_prompts_BxP.reshape(packing.groups, of_prompts), packing.pack(of_tokens_BxSxL)], 1
-            )
+            return jnp.concatenate([of_prompts_BxP.reshape(packing.rows, of_prompts), packing.pack(of_tokens_BxSxL)], 1)
 
         all_positions = side_by_side(
             jnp.broadcast_to(prompt_steps[None, :], (batch, length - start)),
@@ -156,8 +154,8 @@ class LanguageModel(nnx.Module):
                 shared = _behind(before, KeyValues(*prompt_kv))
                 attended = attention(q, KeyValues(k, v), of_kind.own_QxC, scale, shared, of_kind.own_to_prompt_BxQxP)
                 prompt_attended = _attention_of_prompts(prompt_q, shared, of_kind.prompt_QxC, scale)
-                in_groups = prompt_attended.reshape(packing.groups, of_prompts, *prompt_attended.shape[2:])
-                return jnp.concatenate([in_groups, packing.pack(attended)], 1), None
+                in_rows = prompt_attended.reshape(packing.rows, of_prompts, *prompt_attended.shape[2:])
+                return jnp.concatenate([in_rows, packing.pack(attended)], 1), None
 
             hidden, _ = block(hidden, attend, of_kind.rotation)
             return (beginning, hidden), None
@@ -167,7 +165,7 @@ class LanguageModel(nnx.Module):
         last_B = prompts.length_B - 1 - start
         of_prompts_BxPxD = hidden[:, :of_prompts].reshape(batch, length - start, -1)
         last = jnp.take_along_axis(of_prompts_BxPxD, last_B[:, None, None], axis=1)
-        first = jnp.broadcast_to(last, (batch, samples, hidden.shape[-1])).reshape(packing.groups, -1, hidden.shape[-1])
+        first = jnp.broadcast_to(last, (batch, samples, hidden.shape[-1])).reshape(packing.rows, -1, hidden.shape[-1])
         return self.final_norm(jnp.concatenate([first, hidden[:, of_prompts:]], 1))
 
     def _embedded_beginning(self, prompts: Prompts) -> jax.Array | None:

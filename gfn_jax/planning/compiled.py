@@ -13,7 +13,9 @@ from typing import NamedTuple
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\]")
-_CALLED = re.compile(r"(?:calls|to_apply|body|condition)=%([\w.\-]+)|branch_computations=\{([^}]*)\}")
+_CALLED = re.compile(
+    r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%([\w.\-]+)|branch_computations=\{([^}]*)\}"
+)
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CONDITION = re.compile(r"condition=%([\w.\-]+)")
 _NUMBER = re.compile(r"^(\d+)\)")
@@ -88,11 +90,12 @@ class Program:
         return [max(called, key=self._made_in)] if operation == "conditional" else called
 
     def _made_in(self, computation: str) -> int:
-        """Bytes of all that a computation makes, each loop's body once."""
-        own = sum(_size(_arrays(made)) for _, made, _, _ in self._computations[computation])
-        return own + sum(
-            self._made_in(each) for _, _, _, rest in self._computations[computation] for each in _called(rest)
-        )
+        """Bytes of all that a computation makes, loops as often as they run."""
+        total = 0
+        for _, made, operation, rest in self._computations[computation]:
+            times = self._trips(rest) if operation == "while" else 1
+            total += _size(_arrays(made)) + times * sum(map(self._made_in, _called(rest)))
+        return total
 
     def _trips(self, rest: str) -> int:
         """How often a loop runs: as the compiler says, or the bound that its counter is compared with."""

@@ -1,6 +1,5 @@
 """Log-probabilities of given continuations, by one teacher-forced pass over all of their states."""
 
-import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -11,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from gfn_jax.models.language_model import LanguageModel
 from gfn_jax.models.packing import Packing, in_room, rooms
 from gfn_jax.policy.masks import Rules, mask_logits, support_tolerance
-from gfn_jax.policy.read_out import Chunk, read_out
+from gfn_jax.policy.read_out import States, read_out
 from gfn_jax.types import Prompts, Scores, Trajectories, checked
 
 T = TypeVar("T")
@@ -40,17 +39,18 @@ def _with_packing(
     room: int | None,
 ) -> T:
     """`compute` with the trajectories in rows of this room, or else of one that is chosen as they are long."""
-    batch, longest = prompts.length_B.shape[0], trajectories.tokens_NxL.shape[1]
-    groups = math.gcd(batch, model.layout.shards)
-    length_BxS = trajectories.length_N.reshape(batch, -1)
+    longest, layout = trajectories.tokens_NxL.shape[1], model.layout
+    length_BxS = trajectories.length_N.reshape(prompts.length_B.shape[0], -1)
+    batch, samples = length_BxS.shape
 
     def of_room(room: int) -> T:
-        return compute(Packing.of(length_BxS, longest, room, groups))
+        return compute(Packing.of(length_BxS, longest, room, layout.shards))
 
     if room is not None:
         return of_room(room)
-    tokens = length_BxS.reshape(groups, -1).sum(1).max()
-    return in_room(of_room, rooms(model.architecture.layer_weights, length_BxS.size // groups * longest), tokens)
+    rows = Packing.whole((batch, samples, longest), layout.shards).rows
+    most = length_BxS.reshape(rows, -1).sum(1).max()
+    return in_room(of_room, rooms(model.architecture.layer_weights, layout, batch // rows * samples * longest), most)
 
 
 def _by_prompt(prompts: Prompts, values_NxT: jax.Array) -> jax.Array:
@@ -58,15 +58,15 @@ def _by_prompt(prompts: Prompts, values_NxT: jax.Array) -> jax.Array:
     return values_NxT.reshape(prompts.length_B.shape[0], -1, values_NxT.shape[-1])
 
 
-def _states(prompts: Prompts, trajectories: Trajectories, terminator: int, packing: Packing) -> Chunk:
+def _states(prompts: Prompts, trajectories: Trajectories, terminator: int, packing: Packing) -> States:
     drawn_BxSxT = _by_prompt(prompts, _drawn_items(trajectories, terminator))
     step_BxSxT = jnp.broadcast_to(jnp.arange(drawn_BxSxT.shape[-1]), drawn_BxSxT.shape)
-    return Chunk(packing.together(step_BxSxT), packing.together(drawn_BxSxT), None)
+    return States(packing.together(step_BxSxT), packing.together(drawn_BxSxT), None)
 
 
-def _of_states(packing: Packing, values_GxM: jax.Array) -> jax.Array:
-    """[G, M] -> [N, T]"""
-    apart_BxSxT = packing.apart(values_GxM)
+def _of_states(packing: Packing, values_WxU: jax.Array) -> jax.Array:
+    """[W, U] -> [N, T]"""
+    apart_BxSxT = packing.apart(values_WxU)
     return apart_BxSxT.reshape(-1, apart_BxSxT.shape[-1])
 
 
@@ -82,24 +82,24 @@ def score(
     """The policy's log-probabilities along the trajectories, under the same masks as in sampling.
 
     A token that the masks forbid at its state has log-probability -inf. To be differentiated, the pass wants to be
-    told how many tokens of all trajectories together it has room for (`rooms`); else it finds out.
+    told the `room` of its rows (`models/packing.py`), which must hold all tokens; else it finds out.
     """
     tokens_BxSxL = _by_prompt(prompts, trajectories.tokens_NxL)
     tolerance = support_tolerance(policy.token_embedding[...].dtype)
 
-    def mask(logits_GxCxV: jax.Array, chunk: Chunk) -> jax.Array:
-        frozen_hidden = chunk.frozen_hidden_GxCxD
+    def mask(logits_WxCxV: jax.Array, chunk: States) -> jax.Array:
+        frozen_hidden = chunk.frozen_hidden_WxUxD
         frozen_logits = None if frozen_hidden is None else frozen.logits(frozen_hidden)
         return mask_logits(
-            rules, logits_GxCxV, chunk.step_GxC, frozen_logits, drawn=chunk.drawn_GxC, tolerance=tolerance
+            rules, logits_WxCxV, chunk.step_WxU, frozen_logits, drawn=chunk.drawn_WxU, tolerance=tolerance
         )
 
     def compute(packing: Packing) -> tuple[jax.Array, jax.Array]:
         states = _states(prompts, trajectories, rules.terminator, packing)
         if rules.needs_frozen_logits:
-            states = states._replace(frozen_hidden_GxCxD=frozen.states(prompts, tokens_BxSxL, packing))
-        hidden_GxMxD = policy.states(prompts, tokens_BxSxL, packing)
-        drawn, end = read_out(policy, hidden_GxMxD, states, rules.terminator, mask=mask)
+            states = states._replace(frozen_hidden_WxUxD=frozen.states(prompts, tokens_BxSxL, packing))
+        hidden_WxUxD = policy.states(prompts, tokens_BxSxL, packing)
+        drawn, end = read_out(policy, hidden_WxUxD, states, rules.terminator, mask=mask)
         return _of_states(packing, drawn), _of_states(packing, end)
 
     log_drawn_NxT, log_terminator = _with_packing(compute, policy, prompts, trajectories, room)

@@ -63,6 +63,7 @@ def test_no_more_logits_are_held_than_one_chunk_has(states, monkeypatch):
         sampling__max_len=length,
     )
     monkeypatch.setattr(read_out, "CHUNK_ELEMENTS", states * rows * vocabulary)
+    monkeypatch.setattr(read_out, "FEWEST_STATES", 1)
     programs = StepPrograms(settings, architecture, prompt_length=7).programs
     for name in ("likelihood", "update"):
         shapes = {shape for each in programs[name].arrays_with(vocabulary) for _, shape in each.arrays}

@@ -54,9 +54,12 @@ def test_products_are_counted_as_often_as_loops_run():
     def layers(x, weights):
         return jax.lax.scan(lambda x, w: (x @ w, None), x, weights)[0]
 
+    def either(x, weights, which):
+        return jax.lax.switch(which, [lambda: x, lambda: layers(x, weights), lambda: x @ weights[0]])
+
     x, weights = jnp.ones((5, 7)), jnp.ones((11, 7, 7))
-    program = Program(jax.jit(layers).lower(x, weights).compile().as_text())
-    assert program.flops == 11 * 2 * 5 * 7 * 7
+    for compiled in (jax.jit(layers).lower(x, weights), jax.jit(either).lower(x, weights, 0)):
+        assert Program(compiled.compile().as_text()).flops == 11 * 2 * 5 * 7 * 7
 
 
 def test_every_device_does_its_own_share(alone, spread):

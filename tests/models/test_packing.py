@@ -9,29 +9,30 @@ import pytest
 from enumerable import TinyWorld
 
 from gfn_jax.models import packing
+from gfn_jax.models.layout import WHEREVER, Layout
 from gfn_jax.models.packing import Packing, in_room, rooms
 from gfn_jax.policy.scorer import score
 from gfn_jax.types import Trajectories
 
 
-@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("shards", [1, 2])
 @pytest.mark.parametrize("spare", [0, 3])
-def test_what_is_packed_comes_apart_again_and_so_do_gradients(groups, spare):
+def test_what_is_packed_comes_apart_again_and_so_do_gradients(shards, spare):
     rng = np.random.default_rng(0)
     batch, samples, longest = 4, 3, 5
     length = rng.integers(0, longest + 1, (batch, samples))
     length[1, 2], length[2, 0] = 0, longest
-    most = length.reshape(groups, -1).sum(1).max()
-    rows = Packing.of(jnp.asarray(length), longest, int(most) + spare, groups)
+    most = length.reshape(shards, -1).sum(1).max()
+    rows = Packing.of(jnp.asarray(length), longest, int(most) + spare, shards)
     is_token = np.arange(longest) < length[..., None]
     x = rng.normal(size=(batch, samples, longest, 2)).astype(np.float32)
 
     packed, unpack = jax.vjp(rows.pack, jnp.asarray(x))
-    assert packed.shape == (groups, most + spare, 2)
-    for group, own in enumerate(np.split(np.arange(batch), groups)):  # in the order of the continuations
+    assert packed.shape == (shards, most + spare, 2)
+    for row, own in enumerate(np.split(np.arange(batch), shards)):  # in the order of the continuations
         tokens = x[own][is_token[own]]
-        np.testing.assert_array_equal(packed[group, : len(tokens)], tokens)
-        np.testing.assert_array_equal(packed[group, len(tokens) :], 0)
+        np.testing.assert_array_equal(packed[row, : len(tokens)], tokens)
+        np.testing.assert_array_equal(packed[row, len(tokens) :], 0)
     np.testing.assert_array_equal(rows.unpack(packed), x * is_token[..., None])
     y = rng.normal(size=packed.shape).astype(np.float32)
     np.testing.assert_array_equal(unpack(jnp.asarray(y))[0], rows.unpack(jnp.asarray(y)))
@@ -43,8 +44,9 @@ def test_what_is_packed_comes_apart_again_and_so_do_gradients(groups, spare):
 def test_the_least_room_is_taken_that_holds_all_tokens():
     chosen = jax.jit(lambda tokens: in_room(jnp.asarray, (8, 16, 31), tokens))
     assert [int(chosen(tokens)) for tokens in (0, 8, 9, 16, 17, 31)] == [8, 8, 16, 16, 31, 31]
-    assert rooms(10**8, 4 * 8 * 30) == (240, 480, 960)
-    assert rooms(10**4, 4 * 8 * 30) == (960,)
+    assert rooms(10**8, WHEREVER, 4 * 8 * 30) == (240, 480, 960)
+    assert rooms(10**10, WHEREVER, 4) == (4,)
+    assert rooms(10**4, WHEREVER, 4 * 8 * 30) == rooms(10**8, Layout(has_few_kernels=True), 4 * 8 * 30) == (960,)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,7 @@ def test_scores_and_their_gradients_are_the_same_in_a_row_without_padding(world)
 
 
 def test_scores_are_the_same_whatever_room_the_lengths_choose(world, monkeypatch):
-    monkeypatch.setattr(packing, "WORTH_PACKING", 0)
+    monkeypatch.setitem(packing.WORTH_PACKING, "cpu", 0)
     models = world.policy(), world.frozen_model(), world.rules, world.prompts
     chosen, whole = jax.jit(lambda *given: score(*given)), jax.jit(lambda *given: score(*given, 6 * world.max_len))
     for most in (1, 4, 7):  # up to 6, 16 and 42 tokens in rooms of 16, 24 and 42

@@ -59,9 +59,13 @@ def test_flops_are_counted_as_often_as_loops_run():
     def until(x, weights):
         return jax.lax.while_loop(lambda x: x.sum() < 1, lambda x: layers(x, weights), x)
 
+    def either(x, weights):
+        return jax.lax.switch(x.sum().astype(int), [lambda: x, lambda: layers(x, weights), lambda: x @ weights[0]])
+
     shapes = jnp.ones((5, 7)), jnp.ones((11, 7, 7))
     assert product_flops(jax.make_jaxpr(layers)(*shapes), 1) == 11 * 2 * 5 * 7 * 7
     assert product_flops(jax.make_jaxpr(until)(*shapes), 3) == 3 * 11 * 2 * 5 * 7 * 7
+    assert product_flops(jax.make_jaxpr(either)(*shapes), 1) == 11 * 2 * 5 * 7 * 7
 
 
 def test_a_tpus_text_is_read_with_its_loops_and_its_padding():

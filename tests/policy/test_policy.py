@@ -122,7 +122,8 @@ def test_read_out_in_chunks_equals_read_out_at_once(world, monkeypatch):
     everything = world.all_continuations()
     arguments = (world.policy(), world.frozen_model(), world.rules, world.prompts, everything)
     expected = score_jit(*arguments)
-    monkeypatch.setattr(read_out, "CHUNK_ELEMENTS", 1)  # one state at a time
+    monkeypatch.setattr(read_out, "CHUNK_ELEMENTS", 0)
+    monkeypatch.setattr(read_out, "FEWEST_STATES", 1)  # one state at a time
     chunked = jax.jit(lambda *given: score(*given))(*arguments)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), chunked, expected)
 
@@ -165,7 +166,8 @@ def test_gradients_of_scores_equal_those_of_logits_written_out(monkeypatch):
 
     expected = score_jit(world.policy(), world.frozen_model(), rules, prompts, everything)
     possible = np.isfinite(np.asarray(expected.log_pf_NxL))
-    monkeypatch.setattr(read_out, "CHUNK_ELEMENTS", 2 * len(everything.length_N) * rules.is_word_V.shape[0])
+    monkeypatch.setattr(read_out, "FEWEST_STATES", 2 * len(everything.length_N))
+    monkeypatch.setattr(read_out, "CHUNK_ELEMENTS", 0)
 
     def chunked(adapter):  # where the masks forbid what is given there is nothing to differentiate
         models = world.structure.policy_and_frozen(adapter, world.frozen)

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Runs every benchmark in its smallest form, to see that it still runs: what it measures this way means nothing. Those that need
+# SmolLM2 or the compilers of accelerators say NOT RUN where these are missing. Arguments name the ones that are wanted:
+# benchmarks/smoke.sh replay soak
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+place="$(mktemp -d)"
+trap 'rm -rf "$place"' EXIT
+wanted="$*" failed=""
+export JAX_PLATFORMS=cpu
+
+try() { # NAME ARGUMENTS: one line for each, and what it printed where it failed
+    local name="$1" started=$SECONDS
+    shift
+    if [ -n "$wanted" ] && ! [[ " $wanted " == *" $name "* ]]; then return; fi
+    if timeout 900 .venv/bin/python "benchmarks/$name.py" "$@" >"$place/said" 2>&1; then
+        echo "$name: $((SECONDS - started)) s"
+    else
+        echo "$name: FAILED after $((SECONDS - started)) s"
+        tail -n 20 "$place/said" | sed 's/^/    /'
+        failed+=" $name"
+    fi
+}
+
+mini=data/miniworld/gpt2
+try replay --steps 1
+try many_prompts --prompts 2000
+try exactness --problems flat --objectives vargrad --modes on-policy --seeds 0 --out "$place/exactness.json"
+try exactness_report docs/results/exactness.json
+try mutants --only "a nucleus"
+try fuzz --inputs 2
+try shapes --config configs/next_sentence_gpt2_xl.py
+try load_model --model gpt2
+try profile_step --prompts 1 --samples 2 --tokens 5 --written 3 --repeats 1
+try step_time --prompts 1 --rounds 1
+try time_to_quality --seeds 1 --steps 2
+try first_step --config configs/next_sentence_mini.py --starts 1
+try contradiction --seeds 1 --steps 2 --samples 64 --workdir "$place/contradiction"
+try plot_run --workdir "$place/contradiction/seed_0" --out "$place/run.png"
+try invariance --steps 1 --tasks next_sentence --layouts 2x2
+try lost_process --processes 2
+try chaos --runs 1 --kills 1 --cases "$(.venv/bin/python -c 'import sys; sys.path.insert(0, "benchmarks"); import chaos; print(chaos.CASES[0].name)')"
+try soak --kind prompts --steps 20 --settled 5 --every_s 1 --most 1000000
+try scaling --models gpt2
+try real_input --prompts data/miniworld/prompts.txt --tokenizer $mini --steps 1 --batch 1
+try real_questions --facts data/miniworld/facts_train.jsonl --tokenizer $mini --nli-tokenizer data/miniworld/nli --steps 1 --prompts 1
+try real_language_tables docs/results/real_language
+try plans --table docs/results/plans.json
+if [ -d data/smollm2/model ]; then
+    try random_number --seeds 1 --steps 1 --workdir "$place/numbers"
+else
+    echo "random_number, real_language, gguf_parity: NOT RUN, for want of data/smollm2/model (python data/fetch.py smollm2)"
+fi
+if [ -n "$failed" ]; then
+    echo "these no longer run:$failed"
+    exit 1
+fi
