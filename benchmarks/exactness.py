@@ -250,7 +250,9 @@ def main() -> None:
     seeds = args.seeds or ((0, 1, 2) if args.full else (0,))
     modes = args.modes or (("on-policy", "off-policy") if args.full else ("on-policy",))
     problems = [
-        problem for problem in (FULL if args.full else QUICK) if not args.problems or problem.name in args.problems
+        problem
+        for problem in (FULL if args.full or args.problems else QUICK)
+        if not args.problems or problem.name in args.problems
     ]
     runs = [
         (problem, objective, mode == "off-policy")
@@ -259,6 +261,8 @@ def main() -> None:
         if applies(problem, objective)
         for mode in modes
     ]
+    if not runs:
+        sys.exit(f"--problems, --objectives: nothing is both; problems are {', '.join(each.name for each in FULL)}")
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
     gap = largest_gap(make_world(QUICK[0]))
     rows = []
