@@ -108,17 +108,17 @@ class TorchPolicy(abc.ABC):
         with self.model.disable_adapter():
             log_p = torch.log_softmax(self.all_logits(prompts, tokens_NxL).float(), -1)
         log_next = log_p[:, :-1].gather(2, tokens_NxL[..., None])[..., 0]
-        log_next = torch.where(torch.arange(self.length) < length_N[:, None], log_next, 0.0)
+        log_next = torch.where(torch.arange(tokens_NxL.shape[1]) < length_N[:, None], log_next, 0.0)
         return (cumulated(log_next) + log_p[..., self.terminator]) / temperature
 
     def all_logits(self, prompts: Prompts, tokens_NxL: torch.Tensor) -> torch.Tensor:
         """The logits [N, T, V] of all states of continuations, by one pass."""
         whole = prompts.followed_by(tokens_NxL)
-        return self.model(**whole.inputs(), logits_to_keep=self.length + 1).logits
+        return self.model(**whole.inputs(), logits_to_keep=tokens_NxL.shape[1] + 1).logits
 
     def loss(self, log_pf_NxL, log_pterm_NxT, log_r_NxT, length_N) -> torch.Tensor:
         """Modified SubTB, lambda = 1: the mean over pairs of a trajectory's states of (g_j - g_i)^2."""
-        is_state = torch.arange(self.length + 1) <= length_N[:, None]
+        is_state = torch.arange(log_r_NxT.shape[1]) <= length_N[:, None]
         g = torch.where(is_state, log_r_NxT - log_pterm_NxT - cumulated(log_pf_NxL), 0.0)
         states = is_state.sum(1)
         # The sum over pairs of squared differences is the count times the sum of squared deviations.
@@ -157,12 +157,14 @@ class TorchAsWritten(TorchPolicy):
             lengths = lengths + running
             log_pf.append(torch.where(running, log_p.gather(1, tokens[:, None])[:, 0], 0.0))
             drawn.append(torch.where(running, tokens, self.terminator))
+            if given is None and not running.any():
+                break
             prompts = prompts.followed_by(drawn[-1][:, None])
             last = {name: values[:, -1:] for name, values in prompts.inputs().items()} | {
                 "attention_mask": prompts.mask
             }
             output = self.model(**last, past_key_values=output.past_key_values, use_cache=True)
-        log_pterm.append(torch.zeros(rows))  # at the maximum length the stop is forced
+        log_pterm.append(torch.zeros(rows))  # at the maximum length the stop is forced; before it, nothing gets there
         return torch.stack(drawn, 1), lengths, torch.stack(log_pf, 1), torch.stack(log_pterm, 1)
 
     def evaluate(self, prompts, tokens_NxL, length_N, temperature):
@@ -182,7 +184,8 @@ class TorchAtBest(TorchPolicy):
         for rows in torch.arange(len(prompts.tokens)).split(self.microbatch):
             samples = (rows[:, None] * self.samples + torch.arange(self.samples)).flatten()
             some = Prompts(prompts.tokens[rows], prompts.mask[rows])
-            _, _, loss = self.evaluate(some, tokens[samples], lengths[samples], temperature)
+            longest = max(1, int(lengths[samples].max()))  # nothing is computed behind it
+            _, _, loss = self.evaluate(some, tokens[samples, :longest], lengths[samples], temperature)
             loss = loss * len(rows) / len(prompts.tokens)
             loss.backward()
             total += loss.item()
@@ -215,8 +218,8 @@ class TorchAtBest(TorchPolicy):
         repeated = prompts.repeated(self.samples)
         log_p = torch.log_softmax(self.masked(self.all_logits(repeated, tokens_NxL)), -1)
         log_pf = log_p[:, :-1].gather(2, tokens_NxL[..., None])[..., 0]
-        log_pf = torch.where(torch.arange(self.length) < length_N[:, None], log_pf, 0.0)
-        is_open = torch.arange(self.length + 1) < self.length
+        log_pf = torch.where(torch.arange(tokens_NxL.shape[1]) < length_N[:, None], log_pf, 0.0)
+        is_open = torch.arange(tokens_NxL.shape[1] + 1) < self.length
         log_pterm = torch.where(is_open, log_p[..., self.terminator], 0.0)
         log_r = self.log_r(repeated, tokens_NxL, length_N, temperature)
         return log_pf, log_r, self.loss(log_pf, log_pterm, log_r, length_N)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -80,8 +81,10 @@ def _train(prepared: Prepared, console: Console) -> Trained:
     begin, is_restored = _beginning(prepared, console)
     seeds = _fill(prepared.buffer, begin, workdir)
     experience = ReplayRows(experiment, prepared.buffer)
+    started = time.perf_counter()
     before = _measured_before(prepared, is_restored=is_restored)
-    console.print(prepared.warm_up.wait())
+    validated = f", and beside that validated the untrained policy in {time.perf_counter() - started:.1f} s"
+    console.print(prepared.warm_up.wait() + ("" if is_restored else validated), soft_wrap=True)
     _check_keep_best(config, before)
     restored_step, report = begin.step if is_restored else None, ""
     with Tracker(config, workdir, restored_step, console) as tracker, Interruption() as interruption:
