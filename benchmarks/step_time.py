@@ -187,7 +187,7 @@ def measure(args: argparse.Namespace, given: Setting, prompts_BxP: np.ndarray, r
         "model": args.model,
         "dtype": args.dtype,
         "remat": args.remat,
-        "adapter": str(args.adapter or "random"),
+        "adapter": "trained" if args.adapter else "random",
         "prompts": args.prompts,
         "microbatch": {"ours": given.microbatch, "at_best": given.torch_microbatch},
         "seconds": {name: interval(values) for name, values in seconds.items()},
@@ -248,7 +248,7 @@ def plot(result: dict, file: Path) -> None:
     axes.axvline(floor, color="C3", lw=1, ls="--", label="this machine's floor")
     axes.set(xlabel="trajectories / s")
     axes.invert_yaxis()
-    axes.legend(loc="center right", frameon=False)
+    axes.legend(loc="lower center", frameon=False)
     figure.savefig(file, dpi=150)
 
 
