@@ -6,12 +6,13 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 place="$(mktemp -d)"
 trap 'rm -rf "$place"' EXIT
-wanted="$*" failed=""
+wanted="$*" failed="" known=""
 export JAX_PLATFORMS=cpu
 
 try() { # NAME ARGUMENTS: one line for each, and what it printed where it failed
     local name="$1" started=$SECONDS
     shift
+    known+=" $name"
     if [ -n "$wanted" ] && ! [[ " $wanted " == *" $name "* ]]; then return; fi
     if timeout 900 .venv/bin/python "benchmarks/$name.py" "$@" >"$place/said" 2>&1; then
         echo "$name: $((SECONDS - started)) s"
@@ -51,6 +52,12 @@ if [ -d data/smollm2/model ]; then
 else
     echo "random_number, real_language, gguf_parity: NOT RUN, for want of data/smollm2/model (python data/fetch.py smollm2)"
 fi
+for name in $wanted; do
+    if ! [[ "$known " == *" $name "* ]]; then
+        echo "there is no $name here; there are$known"
+        exit 1
+    fi
+done
 if [ -n "$failed" ]; then
     echo "these no longer run:$failed"
     exit 1
