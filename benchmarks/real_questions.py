@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from local_redis import local_redis
 from machine import describe
 from rich.console import Console
 from run_files import json_lines
@@ -63,12 +64,12 @@ def main() -> None:
     from gfn_jax.config.reading import parse_config
     from gfn_jax.training.loop import train
 
-    with tempfile.TemporaryDirectory() as scratch:
+    with local_redis() as server, tempfile.TemporaryDirectory() as scratch:
         save_random_judge(args.nli_tokenizer, Path(scratch) / "judge")
         raw = get_config().unlock()
         raw.data.path, raw.model.tokenizer, raw.data.val_prompts = args.facts, args.tokenizer, 2
         raw.model.name_or_path, raw.model.random_init, raw.model.dtype = args.model, True, "float32"
-        raw.mesh.data = 1
+        raw.mesh.data, raw.replay.url = 1, server.url
         # A question of a random model ends nowhere, and has to be answered at every length: short ones, for a CPU.
         raw.sampling.max_len, raw.reward.answers.max_new_tokens = 10, 6
         raw.reward.answers.batch_size = 32
