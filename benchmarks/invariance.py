@@ -106,7 +106,7 @@ def main() -> None:
     with local_redis() as server, tempfile.TemporaryDirectory(prefix="gfn_jax_invariance_") as directory:
         for task, dtype, backend in cases:
             reference = None
-            for layout in {"1x1": None} | dict.fromkeys(args.layouts):
+            for layout in dict.fromkeys(["1x1", *args.layouts]):
                 name = f"{task}, {dtype}, {backend}, {layout}"
                 settings = run_settings(layout, args.steps, dtype, backend, server.url)
                 started = time.perf_counter()

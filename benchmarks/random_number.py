@@ -116,9 +116,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
-    measured = {}
+    measured, steps = {}, [f"--config.train.steps={args.steps}"] if args.steps else []
     for name, flags in runs(args.seeds).items():
-        train(args.workdir / name, flags + [f"--config.train.steps={args.steps}"] * bool(args.steps))
+        train(args.workdir / name, [*flags, *steps])
         measured[name] = measure(args.workdir / name)
         print(name, json.dumps(measured[name]["after"]), f"{measured[name]['command_seconds']:.0f} s", flush=True)
     if args.out:

@@ -16,58 +16,12 @@ from gfn_jax.types import Prompts, Scores, Trajectories, checked
 T = TypeVar("T")
 
 
-def _drawn_items(trajectories: Trajectories, terminator: int) -> Int[Array, "N T"]:
-    """The item that was drawn at every state: ⊤ at a trajectory's last one, and behind it."""
-    is_token_NxL, _ = reached(trajectories)
-    drawn_NxL = jnp.where(is_token_NxL, trajectories.tokens_NxL, terminator)
-    return jnp.pad(drawn_NxL, [(0, 0), (0, 1)], constant_values=terminator)
-
-
 @checked
 def reached(trajectories: Trajectories) -> tuple[Bool[Array, "N L"], Bool[Array, "N T"]]:
     """Which tokens belong to each trajectory, and which states it got to."""
     steps = jnp.arange(trajectories.tokens_NxL.shape[1] + 1)[None, :]
     length = trajectories.length_N[:, None]
     return steps[:, :-1] < length, steps <= length
-
-
-def _with_packing(
-    compute: Callable[[Packing], T],
-    model: LanguageModel,
-    prompts: Prompts,
-    trajectories: Trajectories,
-    room: int | None,
-) -> T:
-    """`compute` with the trajectories in rows of this room, or else of one that is chosen as they are long."""
-    longest, layout = trajectories.tokens_NxL.shape[1], model.layout
-    length_BxS = trajectories.length_N.reshape(prompts.length_B.shape[0], -1)
-    batch, samples = length_BxS.shape
-
-    def of_room(room: int) -> T:
-        return compute(Packing.of(length_BxS, longest, room, layout.shards))
-
-    if room is not None:
-        return of_room(room)
-    rows = Packing.whole((batch, samples, longest), layout.shards).rows
-    most = length_BxS.reshape(rows, -1).sum(1).max()
-    return in_room(of_room, rooms(model.architecture.layer_weights, layout, batch // rows * samples * longest), most)
-
-
-def _by_prompt(prompts: Prompts, values_NxT: jax.Array) -> jax.Array:
-    """[N, T] -> [B, S, T]"""
-    return values_NxT.reshape(prompts.length_B.shape[0], -1, values_NxT.shape[-1])
-
-
-def _states(prompts: Prompts, trajectories: Trajectories, terminator: int, packing: Packing) -> States:
-    drawn_BxSxT = _by_prompt(prompts, _drawn_items(trajectories, terminator))
-    step_BxSxT = jnp.broadcast_to(jnp.arange(drawn_BxSxT.shape[-1]), drawn_BxSxT.shape)
-    return States(packing.together(step_BxSxT), packing.together(drawn_BxSxT), None)
-
-
-def _of_states(packing: Packing, values_WxU: jax.Array) -> jax.Array:
-    """[W, U] -> [N, T]"""
-    apart_BxSxT = packing.apart(values_WxU)
-    return apart_BxSxT.reshape(-1, apart_BxSxT.shape[-1])
 
 
 @checked
@@ -137,3 +91,49 @@ def frozen_log_probs(
     log_drawn_NxT, log_terminator = _with_packing(compute, frozen, prompts, trajectories, None)
     is_token_NxL, is_state_NxT = reached(trajectories)
     return jnp.where(is_token_NxL, log_drawn_NxT[:, :-1], 0), jnp.where(is_state_NxT, log_terminator, 0)
+
+
+def _with_packing(
+    compute: Callable[[Packing], T],
+    model: LanguageModel,
+    prompts: Prompts,
+    trajectories: Trajectories,
+    room: int | None,
+) -> T:
+    """`compute` with the trajectories in rows of this room, or else of one that is chosen as they are long."""
+    longest, layout = trajectories.tokens_NxL.shape[1], model.layout
+    length_BxS = trajectories.length_N.reshape(prompts.length_B.shape[0], -1)
+    batch, samples = length_BxS.shape
+
+    def of_room(room: int) -> T:
+        return compute(Packing.of(length_BxS, longest, room, layout.shards))
+
+    if room is not None:
+        return of_room(room)
+    rows = Packing.whole((batch, samples, longest), layout.shards).rows
+    most = length_BxS.reshape(rows, -1).sum(1).max()
+    return in_room(of_room, rooms(model.architecture.layer_weights, layout, batch // rows * samples * longest), most)
+
+
+def _by_prompt(prompts: Prompts, values_NxT: jax.Array) -> jax.Array:
+    """[N, T] -> [B, S, T]"""
+    return values_NxT.reshape(prompts.length_B.shape[0], -1, values_NxT.shape[-1])
+
+
+def _states(prompts: Prompts, trajectories: Trajectories, terminator: int, packing: Packing) -> States:
+    drawn_BxSxT = _by_prompt(prompts, _drawn_items(trajectories, terminator))
+    step_BxSxT = jnp.broadcast_to(jnp.arange(drawn_BxSxT.shape[-1]), drawn_BxSxT.shape)
+    return States(packing.together(step_BxSxT), packing.together(drawn_BxSxT), None)
+
+
+def _of_states(packing: Packing, values_WxU: jax.Array) -> jax.Array:
+    """[W, U] -> [N, T]"""
+    apart_BxSxT = packing.apart(values_WxU)
+    return apart_BxSxT.reshape(-1, apart_BxSxT.shape[-1])
+
+
+def _drawn_items(trajectories: Trajectories, terminator: int) -> Int[Array, "N T"]:
+    """The item that was drawn at every state: ⊤ at a trajectory's last one, and behind it."""
+    is_token_NxL, _ = reached(trajectories)
+    drawn_NxL = jnp.where(is_token_NxL, trajectories.tokens_NxL, terminator)
+    return jnp.pad(drawn_NxL, [(0, 0), (0, 1)], constant_values=terminator)
