@@ -111,11 +111,11 @@ def test_a_signal_during_a_validation_loses_nothing_either(happens, tmp_path, mo
     measure = Validation.measure
     measured = []
 
-    def interrupted(self, adapter):
-        measured.append(adapter)
+    def interrupted(self, *given):
+        measured.append(given)
         if len(measured) == 2:  # the first is before training
             os.kill(os.getpid(), signal.SIGTERM)
-        return measure(self, adapter)
+        return measure(self, *given)
 
     with monkeypatch.context() as patch:
         patch.setattr(Validation, "measure", interrupted)

@@ -3,16 +3,18 @@
 Everything is measured at the reward's end temperature, with the same random numbers every time.
 """
 
+import collections
 import dataclasses
 import functools
 import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from rich.progress import track
 
 from gfn_jax.config.schema import Config
 from gfn_jax.evaluation.distribution import Targets, exact_distributions
@@ -28,6 +30,7 @@ from gfn_jax.rewards.names import check_names
 from gfn_jax.rewards.protocol import Call, Components
 from gfn_jax.runtime import distributed
 from gfn_jax.runtime.keys import Purpose, key_for
+from gfn_jax.runtime.progress import Progress, console_for
 from gfn_jax.types import Prompts, Scores, Trajectories
 
 
@@ -78,6 +81,12 @@ class _Batch:
     targets: Targets | None
 
 
+_Drawn = tuple[Trajectories, Scores, Callable[[], Components]]
+"""The policy's samples of a batch, their log-probabilities, and what waits for their rewards."""
+
+_AHEAD = 2
+
+
 class ValidationFunctions:
     """What validation asks of the policy and of the frozen model, compiled over one mesh."""
 
@@ -122,6 +131,8 @@ class Validation:
         self._functions = ValidationFunctions(experiment.config, experiment.structure, experiment.rules, rows)
         self._of_states = jax.jit(experiment.of_states, out_shardings=rows)
         self._examples = examples
+        self._count = -(-len(examples) // experiment.config.eval.prompts_per_batch)
+        self._prepared: list[_Batch] = []
         self._exact = exact_distributions(experiment, examples)
 
     def to_compile(self) -> list[Call]:
@@ -135,16 +146,16 @@ class Validation:
             calls.append(Call(self._exact.log_probs, (adapter, frozen, prompts)))
         return calls
 
-    @functools.cached_property
-    def _batches(self) -> list[_Batch]:
-        """All examples, the frozen model's samples for them, and requests for their rewards."""
-        size = self._experiment.config.eval.prompts_per_batch
-        starts = range(0, len(self._examples), size)
-        return [self._prepare(number, self._examples[start : start + size]) for number, start in enumerate(starts)]
+    def _batch(self, number: int) -> _Batch:
+        """Some of the examples, the frozen model's samples for them, and a request for their rewards."""
+        if number == len(self._prepared):
+            self._prepared.append(self._prepare(number))
+        return self._prepared[number]
 
-    def _prepare(self, number: int, examples: Sequence[Any]) -> _Batch:
-        experiment = self._experiment
-        padded = list(itertools.islice(itertools.cycle(examples), experiment.config.eval.prompts_per_batch))
+    def _prepare(self, number: int) -> _Batch:
+        experiment, size = self._experiment, self._experiment.config.eval.prompts_per_batch
+        examples = self._examples[number * size : (number + 1) * size]
+        padded = list(itertools.islice(itertools.cycle(examples), size))
         own, rows = experiment.rows.own(padded), experiment.rows.numbers(len(padded))
         shown = min(len(examples), experiment.config.eval.probes - number * len(padded)) - rows.start
         prompts = experiment.encode(padded, self._examples)
@@ -154,18 +165,30 @@ class Validation:
         return _Batch(own, max(0, min(shown, len(own))), len(examples), prompts, trajectories, components, targets)
 
     def sample_frozen(self) -> Callable[[], Components]:
-        """Draws what the frozen model samples, which others may start on judging; the components of some of it."""
-        return self._batches[0].frozen_components
+        """Draws what the frozen model samples for the first prompts, which others may start on judging.
 
-    def measure(self, adapter: Weights) -> Measurement:
-        """The figures of the policy with this adapter."""
-        # All are drawn before any is waited for: the next batch is sampled while the last one is judged.
-        drawn = [self._draw_batch(adapter, number, batch) for number, batch in enumerate(self._batches)]
-        own = [self._measure_batch(adapter, *parts) for parts in zip(self._batches, drawn, strict=True)]
+        Where distributions are exact it is drawn for all of them, which checks what the task says of each.
+        """
+        for number in range(self._count if self._exact else 1):
+            self._batch(number)
+        return self._batch(0).frozen_components
+
+    def measure(self, adapter: Weights, progress: Progress = False) -> Measurement:
+        """The figures of the policy with this adapter; in a terminal, with a bar while it takes them."""
+        console = console_for(progress)
+        in_turn = track(
+            self._in_turn(adapter),
+            "validating",
+            total=self._count,
+            console=console,
+            transient=True,
+            disable=not console.is_terminal or console.quiet,
+        )
+        own = [self._measure_batch(adapter, batch, drawn) for batch, drawn in in_turn]
         figures: dict[str, list[float]] = {}
         probes: list[dict[str, Any]] = []
         distributions: list[dict[str, Any]] = []
-        for batch, shares in zip(self._batches, zip(*distributed.gather(own), strict=True), strict=True):
+        for batch, shares in zip(self._prepared, zip(*distributed.gather(own), strict=True), strict=True):
             for name in shares[0][0]:
                 whole = itertools.chain.from_iterable(theirs[name] for theirs, _, _ in shares)
                 figures.setdefault(name, []).extend(itertools.islice(whole, batch.real))
@@ -184,17 +207,23 @@ class Validation:
         figures, samples, distributions = found
         return Measurement({name: np.array(values) for name, values in figures.items()}, samples, distributions)
 
-    def _draw_batch(
-        self, adapter: Weights, number: int, batch: _Batch
-    ) -> tuple[Trajectories, Scores, Callable[[], Components]]:
+    def _in_turn(self, adapter: Weights) -> Iterator[tuple[_Batch, _Drawn]]:
+        """The batches and what is drawn for them; some are drawn ahead, while those before are judged."""
+        waiting: collections.deque[tuple[_Batch, _Drawn]] = collections.deque()
+        for number in range(self._count):
+            batch = self._batch(number)
+            waiting.append((batch, self._draw_batch(adapter, number, batch)))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft()
+        yield from waiting
+
+    def _draw_batch(self, adapter: Weights, number: int, batch: _Batch) -> _Drawn:
         experiment = self._experiment
         trajectories, scores = self._functions.draw(adapter, experiment.frozen, batch.prompts, number)
         components = experiment.reward.request(experiment.frozen, batch.examples, batch.prompts, trajectories)
         return trajectories, scores, components
 
-    def _measure_batch(
-        self, adapter: Weights, batch: _Batch, drawn: tuple[Trajectories, Scores, Callable[[], Components]]
-    ) -> Measured:
+    def _measure_batch(self, adapter: Weights, batch: _Batch, drawn: _Drawn) -> Measured:
         """Of this process's rows; figures and distributions are of repeated prompts too."""
         experiment, frozen = self._experiment, self._experiment.frozen
         trajectories, scores, request = drawn

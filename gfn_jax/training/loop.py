@@ -82,7 +82,7 @@ def _train(prepared: Prepared, console: Console) -> Trained:
     seeds = _fill(prepared.buffer, begin, workdir)
     experience = ReplayRows(experiment, prepared.buffer)
     started = time.perf_counter()
-    before = _measured_before(prepared, is_restored=is_restored)
+    before = _measured_before(prepared, console, is_restored=is_restored)
     validated = f", and beside that validated the untrained policy in {time.perf_counter() - started:.1f} s"
     console.print(prepared.warm_up.wait() + ("" if is_restored else validated), soft_wrap=True)
     _check_keep_best(config, before)
@@ -198,11 +198,11 @@ def _beginning(prepared: Prepared, console: Console) -> tuple[Snapshot, bool]:
     return restored, True
 
 
-def _measured_before(prepared: Prepared, *, is_restored: bool) -> Measurement:
+def _measured_before(prepared: Prepared, console: Console, *, is_restored: bool) -> Measurement:
     """The figures of the untrained policy: those that a run which goes on has on file, or else measured."""
     # Without a checkpoint the files begin again, as the run does.
     known = prepared.validation.recorded(prepared.workdir, 0) if is_restored else None
-    return known or prepared.validation.measure(prepared.experiment.adapter)
+    return known or prepared.validation.measure(prepared.experiment.adapter, console)
 
 
 def _check_keep_best(config: Config, measured: Measurement) -> None:
