@@ -21,7 +21,9 @@ if [ "${1:-}" = --quick ]; then
     mapfile -t touched < <(.venv/bin/python -m launch.touched)
     set -- "${touched[@]}" "${@:2}"
 fi
-.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@" || status=$?
+workers=$(($(getconf _NPROCESSORS_ONLN) + 1)) # many a test waits for processes of its own
+.venv/bin/python -m pytest --numprocesses $((workers < 4 ? workers : 4)) --dist loadfile --no-loadscope-reorder "$@" ||
+    status=$?
 .venv/bin/python -c "import jax_cuda13_plugin, libtpu" 2>/dev/null ||
     echo "NOT CHECKED: plans for TPUs and GPUs, for want of their compilers (pip install .[plan-gpu,plan-tpu])"
 if [ -z "$(command -v chromium chromium-browser google-chrome)" ]; then

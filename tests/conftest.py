@@ -38,6 +38,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")  # as a run in float32 computes
 
 
+LONGEST = ("test_faults.py", "test_processes.py", "test_train_step.py", "test_api.py")
+"""These files come first: one of them that came last would have all workers but one wait for its end."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--architectures", choices=["two", "all"], default="two", help="with how many what is the same for all is tried"

@@ -163,12 +163,10 @@ def test_what_is_no_pair_is_named_by_its_line(tmp_path, name, line, said):
         read_pairs([str(tmp_path / name)])
 
 
-def test_what_cannot_be_made_ends_in_one_line(encoder, pairs_file, tmp_path):
-    (tmp_path / "there").mkdir()
-    done = run(encoder, pairs_file, tmp_path / "there")
-    assert done.returncode == 2
-    assert "is there already" in done.stderr.splitlines()[-1]
+def test_what_cannot_be_made_is_said_in_one_line(encoder, pairs_file, tmp_path):
     from judge_training import Settings, train
 
-    with pytest.raises(UserError, match="cannot be loaded"):
-        train(Settings(str(tmp_path / "none"), (str(pairs_file),), "both", 0, 1.0, 8, 1e-3), tmp_path / "out", 5)
+    (tmp_path / "there").mkdir()
+    for of, out, said in ((encoder, "there", "is there already"), (tmp_path / "none", "out", "cannot be loaded")):
+        with pytest.raises(UserError, match=said):
+            train(Settings(str(of), (str(pairs_file),), "both", 0, 1.0, 8, 1e-3), str(tmp_path / out), 5)
