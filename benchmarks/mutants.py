@@ -71,9 +71,16 @@ FAULTS = (
     ),
     Fault(
         "a nucleus that is too small",
-        "policy/sampler.py",
+        "policy/behaviour.py",
         "jnp.where(is_in_NxV, p, 0).sum(-1) >= top_p",
         "jnp.where(is_in_NxV, p, 0).sum(-1) >= 0.9 * top_p",
+        "tests/policy/test_policy.py",
+    ),
+    Fault(
+        "samples that go on when others have ended, with others' random numbers",
+        "policy/sampler.py",
+        "jnp.take_along_axis(uniform, sample_BxZ[None], axis=2)",
+        "uniform[:, :, : sample_BxZ.shape[1]]",
         "tests/policy/test_policy.py",
     ),
     Fault(
@@ -114,8 +121,8 @@ FAULTS = (
     Fault(
         "a packed row without room for its last token",
         "models/packing.py",
-        "(tokens > room).astype",
-        "(tokens > room + 1).astype",
+        "(needed > room).astype",
+        "(needed > room + 1).astype",
         "tests/models/test_packing.py",
     ),
     Fault(

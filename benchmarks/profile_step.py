@@ -1,12 +1,13 @@
 """Where the time of a next-sentence training step goes: by phase, by operation, and as a trace for the usual viewers.
 
-    python benchmarks/profile_step.py [--model gpt2] [--prompts 4] [--dtype float32] [--written 8] [--trace DIR]
-        [--out FILE.json]
+    python benchmarks/profile_step.py [--model gpt2] [--prompts 4] [--dtype float32] [--read 30] [--written 8]
+        [--trace DIR] [--out FILE.json]
 
 Random weights of a published size; prompts of 40 tokens, 8 samples of up to 30, rank 64, unless --prompt_tokens,
 --samples and --tokens say otherwise. Such a model hardly ever ends a sample early, as a trained one does: --written 8
-cuts samples, once drawn, to lengths of a geometric distribution with this mean; FLOPs are then not said, as those of
-the programs are for the longest samples. DIR gets a trace that XProf, TensorBoard and Perfetto open. (Called
+cuts samples, once drawn, to lengths of a geometric distribution with this mean, and with --read 30 prompts have so many
+tokens on average, from 1 to twice as many, and padding behind them; FLOPs are then not said, as those of the programs
+are for the longest texts. DIR gets a trace that XProf, TensorBoard and Perfetto open. (Called
 profile.py, this file would be taken for Python's own module.)
 """
 
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--model", default="gpt2", help="an architecture's name")
     parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--prompt_tokens", type=int, default=PROMPT)
+    parser.add_argument("--read", type=int, help="mean tokens of a prompt; the rest of --prompt_tokens is padding")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="of each prompt")
     parser.add_argument("--tokens", type=int, default=LENGTH, help="of a sample")
     parser.add_argument("--written", type=float, help="mean tokens of a sample, its length drawn from a geometric one")
@@ -68,12 +70,12 @@ def main() -> None:
     adapter, frozen, _ = load_model(found, mesh, shardings, config.seed)
     step = outline(config, found.structure, mesh)
     functions = step.functions
-    tokens = np.random.default_rng(0).integers(
-        0, found.structure.architecture.vocab_size, (args.prompts, args.prompt_tokens)
-    )
-    prompts = step.context.rows.place(
-        Prompts(tokens.astype(np.int32), np.full(args.prompts, args.prompt_tokens, np.int32))  # pyright: ignore
-    )
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, found.structure.architecture.vocab_size, (args.prompts, args.prompt_tokens), np.int32)
+    length = np.full(args.prompts, args.prompt_tokens, np.int32)
+    if args.read:
+        length = np.minimum(rng.integers(1, 2 * args.read, args.prompts, np.int32), length)
+    prompts = step.context.rows.place(Prompts(tokens, length))  # pyright: ignore
     state = functions.init(adapter)
 
     def run(number: int) -> dict[str, float]:
@@ -110,7 +112,7 @@ def main() -> None:
     for name, program in programs.programs.items():
         seconds, tflop = statistics.median(each[name] for each in timed), program.flops / 1e12
         phases[name] = {"seconds": seconds, "gb_beside_weights": programs.temporary[name] / 1e9}
-        if not args.written:
+        if not args.written and not args.read:
             phases[name] |= {"tflop": tflop, "tflops": tflop / seconds}
     result = {
         "model": args.model,
@@ -120,6 +122,7 @@ def main() -> None:
             "prompt": args.prompt_tokens,
             "sample": args.tokens,
             "samples": args.samples,
+            "read": args.read,
             "written": args.written,
         },
         "phases": phases,

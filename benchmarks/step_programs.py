@@ -1,15 +1,21 @@
 """The programs of a next-sentence training step, compiled for this machine's devices from shapes alone."""
 
+import math
+from unittest import mock
+
 import jax
 
 from gfn_jax.config.schema import Config
 from gfn_jax.models.architecture import Architecture
 from gfn_jax.planning.compiled import Program
 from gfn_jax.planning.programs import outline_for
+from gfn_jax.policy import sampler
 
 
 class StepPrograms:
     """`sample`, `likelihood` and `update` of next-sentence continuation, as one device runs them.
+
+    For texts of full length: what the loop does with fewer samples, when some have ended, is left out.
 
     programs   by name
     temporary  bytes that each needs beside its arguments
@@ -20,7 +26,8 @@ class StepPrograms:
         drawn = outline_for(config, architecture, jax.devices())
         self.adapter, self.frozen = drawn.structure.abstract_adapter, drawn.structure.abstract_frozen
         calls = {named.name: named.call for named in drawn.step(prompt_length)}
-        compiled = {name: call.function.lower(*call.arguments).compile() for name, call in calls.items()}
+        with mock.patch.object(sampler, "WORTH_NARROWING", math.inf):
+            compiled = {name: call.function.lower(*call.arguments).compile() for name, call in calls.items()}
         turns = config.sampling.max_len
         self.programs = {name: Program(each.as_text(), open_loops=turns) for name, each in compiled.items()}
         memory = {name: each.memory_analysis() for name, each in compiled.items()}

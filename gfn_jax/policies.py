@@ -23,7 +23,7 @@ from gfn_jax.evaluation.methods import COLDEST, Method, Resampling, all_methods,
 from gfn_jax.evaluation.results import Evaluation
 from gfn_jax.evaluation.samples import Sample, Samples
 from gfn_jax.experiment.examples import Examples
-from gfn_jax.policy.sampler import Behaviour
+from gfn_jax.policy.behaviour import Behaviour
 from gfn_jax.rewards.user_function import Function
 from gfn_jax.runs.directory import check_data
 from gfn_jax.runs.opened import TrainedRun, check_choice, read_finished_config

@@ -9,6 +9,8 @@
     R  LoRA rank
     W  rows of packed trajectories, X  places for tokens in one,
        one for each device         U  for states, S more for each prompt
+    Z  samples of a prompt that are    Y  those that go on when others have ended
+       decoded at once
 
 An array's name ends in its axes: `log_pf_NxL`. ⊤ is the terminator token.
 """

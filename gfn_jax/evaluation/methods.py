@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from gfn_jax.models.language_model import LanguageModel
 from gfn_jax.models.parts import ModelStructure, Weights
 from gfn_jax.policy.beam_search import beam_search
+from gfn_jax.policy.behaviour import ON_POLICY, Behaviour
 from gfn_jax.policy.masks import Rules
-from gfn_jax.policy.sampler import ON_POLICY, Behaviour, sample
+from gfn_jax.policy.sampler import sample
 from gfn_jax.runtime.errors import UserError
 from gfn_jax.types import Prompts, Trajectories
 

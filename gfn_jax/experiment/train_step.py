@@ -14,11 +14,12 @@ from gfn_jax.config.schema import Config
 from gfn_jax.experiment.batches import Batch, Replayed, join
 from gfn_jax.experiment.optimizer import make_optimizer, make_schedule
 from gfn_jax.models.mesh import batch_size, model_layout, replicated, weight_shardings
-from gfn_jax.models.packing import in_room, rooms
+from gfn_jax.models.packing import Packing, in_room, rooms
 from gfn_jax.models.parts import ModelStructure, Weights
+from gfn_jax.policy.behaviour import Behaviour
 from gfn_jax.policy.log_z import Head, log_z, new_head
 from gfn_jax.policy.masks import Rules
-from gfn_jax.policy.sampler import Behaviour, sample
+from gfn_jax.policy.sampler import sample
 from gfn_jax.policy.scorer import only_last_state, score
 from gfn_jax.rewards.protocol import Components, Reward
 from gfn_jax.rewards.tempering import Temperature
@@ -110,10 +111,8 @@ class StepFunctions:
         of_device = max(1, config.train.prompts_per_step // self._shards)
         self.microbatch = largest_divisor(of_device, config.train.microbatch_prompts)
         self._microbatches = of_device // self.microbatch
-        places = self.microbatch * self._samples_per_prompt * self._max_len
-        layout = model_layout(mesh, fsdp=config.mesh.fsdp, of_shard=True)
-        self._rooms = rooms(structure.architecture.layer_weights, layout, places)
-        self._structure_of_shard = structure.with_layout(layout)
+        self._layout_of_shard = model_layout(mesh, fsdp=config.mesh.fsdp, of_shard=True)
+        self._structure_of_shard = structure.with_layout(self._layout_of_shard)
         self._everywhere = everywhere = replicated(mesh)
         self._rows = rows = Rows(mesh).sharding
         self.init = jax.jit(self._init, out_shardings=everywhere)
@@ -190,7 +189,7 @@ class StepFunctions:
     def _loss(self, parameters: Parameters, frozen: Weights, part: Rewarded, room: int) -> tuple[jax.Array, Losses]:
         """The objective, summed over prompts: this is what is differentiated by the parameters.
 
-        `room` is for how many tokens of its trajectories; they must not have more.
+        `room` is that of the pass over its prompts and trajectories, at least `Packing.room_for`'s.
         """
         policy, frozen_model = self._structure_of_shard.policy_and_frozen(parameters["adapter"], frozen)
         scores = score(policy, frozen_model, self._rules, part.prompts, part.trajectories, room)
@@ -218,16 +217,20 @@ class StepFunctions:
             return jax.vmap(of_shard, in_axes=(None, 0), spmd_axis_name=BATCH_AXES)(parameters, parts)
 
         def accumulate(gradients, given):
-            parts, tokens = given
-            more, losses = in_room(functools.partial(of_shards, parts), self._rooms, tokens)
+            parts, room = given
+            more, losses = in_room(functools.partial(of_shards, parts), choices, room)
             return jax.tree.map(jnp.add, gradients, more), losses
 
         microbatches = jax.tree.map(self._in_microbatches, whole)
-        tokens = microbatches.trajectories.length_N.sum(-1).max(-1)  # of the shard that has most
-        tokens = jax.lax.with_sharding_constraint(tokens, self._everywhere)
+        prompts, length = microbatches.prompts, microbatches.trajectories.length_N
+        packing = Packing.whole(jax.tree.map(lambda x: x[0, 0], prompts), self._samples_per_prompt, self._max_len)
+        choices = rooms(self._structure.architecture.layer_weights, self._layout_of_shard, packing)
+        of_shards_length = length.reshape(*length.shape[:2], -1, self._samples_per_prompt)
+        room = jax.vmap(jax.vmap(packing.room_for))(prompts, of_shards_length).max(1)  # of the shard that needs most
+        room = jax.lax.with_sharding_constraint(room, self._everywhere)
         zeros = jax.tree.map(lambda x: jnp.zeros((self._shards, *x.shape), x.dtype), parameters)
         zeros = jax.lax.with_sharding_constraint(zeros, self._rows)
-        gradients, losses = jax.lax.scan(accumulate, zeros, (microbatches, tokens))
+        gradients, losses = jax.lax.scan(accumulate, zeros, (microbatches, room))
         losses = jax.tree.map(self._in_one, losses)
         gradient = jax.tree.map(lambda parts: parts.sum(0) / self._train.prompts_per_step, gradients)
         # Made whole here, before the optimiser: not its several results after it.

@@ -17,7 +17,7 @@ from gfn_jax.models.architecture import Architecture, Path
 from gfn_jax.models.attention import KeyValues, attention, is_visible
 from gfn_jax.models.block import Block
 from gfn_jax.models.layout import WHEREVER, Layout
-from gfn_jax.models.packing import Packing
+from gfn_jax.models.packing import Packing, in_room, rooms
 from gfn_jax.models.rotary import Rotation
 from gfn_jax.types import LoRAConfig, Prompts, checked, trailing
 
@@ -77,44 +77,35 @@ class LanguageModel(nnx.Module):
         self.head = None if architecture.tie_word_embeddings else embedding(architecture.padded_vocab_size)
 
     @checked
-    def encode(self, prompts: Prompts) -> tuple[Float[Array, "B Q D"], PromptCache]:
+    def encode(self, prompts: Prompts, room: int | None = None) -> tuple[Float[Array, "B Q D"], PromptCache]:
         """Hidden states of every prompt position behind the beginning, and the cache for what follows the prompts.
 
-        What all prompts begin with goes through the layers once.
+        What all prompts begin with goes through the layers once. What is said of padding means nothing. Within vmap,
+        which would compute all that might be chosen, the pass wants to be told the `room` of its rows.
         """
-        start, length = len(prompts.beginning), prompts.tokens_BxP.shape[1]
-        queries, keys = jnp.arange(start, length), jnp.arange(length)
-        scale = self.architecture.attention_scale
-        of_kinds = [
-            _OfKind(
-                self._rotation(kind, queries[None, None, :]),
-                is_visible(queries, keys, kind.window_within(length)),
-                beginning=self._of_beginning(kind, start),
-            )
-            for kind in self.architecture.kinds
-        ]
+        layout, length_BxS = self.layout, jnp.zeros((len(prompts.length_B), 0), jnp.int32)  # no continuations
+        whole = Packing.whole(prompts, 0, 1, layout.shards)
 
-        def layer(carry, block, of_kind):
-            beginning, hidden = carry
-            beginning, before = _begun(beginning, block, of_kind.beginning, scale)
+        def of_room(room: int) -> tuple[jax.Array, KeyValues]:
+            packing = Packing.of(prompts, length_BxS, 1, room, layout.shards)
+            hidden, layers = self._read(prompts, length_BxS[..., None], packing, keep=True)
+            return packing.unpack(self.final_norm(hidden))[0], layers
 
-            def attend(q, k, v):
-                seen = _behind(before, KeyValues(k[:, 0], v[:, 0]))
-                attended = attention(q, jax.tree.map(lambda x: x[:, None], seen), of_kind.prompt_QxC, scale)
-                return attended, seen.flat()
-
-            hidden, kept = block(hidden, attend, of_kind.rotation)
-            return (beginning, hidden), kept
-
-        hidden = self.embed(prompts.tokens_BxP[:, start:], queries[None, :])[:, None]
-        (_, hidden), layers = self._scan(layer, (self._embedded_beginning(prompts), hidden), of_kinds)
-        hidden = self.final_norm(hidden)[:, 0]
-        last = jnp.take_along_axis(hidden, prompts.length_B[:, None, None] - 1 - start, axis=1)[:, 0]
-        return hidden, PromptCache(layers, last)
+        choices = rooms(self.architecture.layer_weights, layout, whole) if room is None else (room,)
+        hidden, layers = in_room(of_room, choices, whole.room_for(prompts, length_BxS))
+        return hidden, PromptCache(layers, _last(prompts, hidden))
 
     @checked
     def states(self, prompts: Prompts, tokens: Int[Array, "B S L"], packing: Packing) -> Float[Array, "W U D"]:
-        """Hidden states at all states of continuations, behind the prompt and behind each token, as they are packed.
+        """Hidden states at all states of continuations, behind the prompt and behind each token, as they are packed."""
+        hidden, _ = self._read(prompts, tokens, packing)
+        of_prompts, _ = packing.unpack(hidden)
+        return self.final_norm(packing.states(_last(prompts, of_prompts), hidden))
+
+    def _read(
+        self, prompts: Prompts, tokens: jax.Array, packing: Packing, *, keep: bool = False
+    ) -> tuple[jax.Array, Any]:
+        """What the layers make of a packing's rows, [W, X, D]; and, to be kept, prompts' keys and values, as in caches.
 
         Prompts and continuations go through the layers side by side, so that every weight is used once; beside
         them, once, what all prompts begin with.
@@ -123,12 +114,7 @@ class LanguageModel(nnx.Module):
         batch, samples, count = tokens.shape
         steps, prompt_steps, keys = jnp.arange(count), jnp.arange(start, length), jnp.arange(length)
         positions = prompts.length_B[:, None] + steps[None, :]
-        of_prompts = batch // packing.rows * (length - start)
-
-        def side_by_side(of_prompts_BxP: jax.Array, of_tokens_BxSxL: jax.Array) -> jax.Array:
-            return jnp.concatenate([of_prompts_BxP.reshape(packing.rows, of_prompts), packing.pack(of_tokens_BxSxL)], 1)
-
-        all_positions = side_by_side(
+        all_positions = packing.pack(
             jnp.broadcast_to(prompt_steps[None, :], (batch, length - start)),
             jnp.broadcast_to(positions[:, None, :], tokens.shape),
         )
@@ -149,24 +135,21 @@ class LanguageModel(nnx.Module):
             beginning, before = _begun(beginning, block, of_kind.beginning, scale)
 
             def attend(*qkv):
-                prompt_q, *prompt_kv = (x[:, :of_prompts].reshape(batch, -1, *x.shape[2:]) for x in qkv)
-                q, k, v = (packing.unpack(x[:, of_prompts:]) for x in qkv)
-                shared = _behind(before, KeyValues(*prompt_kv))
-                attended = attention(q, KeyValues(k, v), of_kind.own_QxC, scale, shared, of_kind.own_to_prompt_BxQxP)
+                (prompt_q, q), (prompt_k, k), (prompt_v, v) = map(packing.unpack, qkv)
+                shared = _behind(before, KeyValues(prompt_k, prompt_v))
+                attended = q
+                if samples:
+                    own = KeyValues(k, v)
+                    attended = attention(q, own, of_kind.own_QxC, scale, shared, of_kind.own_to_prompt_BxQxP)
                 prompt_attended = _attention_of_prompts(prompt_q, shared, of_kind.prompt_QxC, scale)
-                in_rows = prompt_attended.reshape(packing.rows, of_prompts, *prompt_attended.shape[2:])
-                return jnp.concatenate([in_rows, packing.pack(attended)], 1), None
+                return packing.pack(prompt_attended, attended), shared.flat() if keep else None
 
-            hidden, _ = block(hidden, attend, of_kind.rotation)
-            return (beginning, hidden), None
+            hidden, kept = block(hidden, attend, of_kind.rotation)
+            return (beginning, hidden), kept
 
-        hidden = self.embed(side_by_side(prompts.tokens_BxP[:, start:], tokens), all_positions)
-        (_, hidden), _ = self._scan(layer, (self._embedded_beginning(prompts), hidden), of_kinds)
-        last_B = prompts.length_B - 1 - start
-        of_prompts_BxPxD = hidden[:, :of_prompts].reshape(batch, length - start, -1)
-        last = jnp.take_along_axis(of_prompts_BxPxD, last_B[:, None, None], axis=1)
-        first = jnp.broadcast_to(last, (batch, samples, hidden.shape[-1])).reshape(packing.rows, -1, hidden.shape[-1])
-        return self.final_norm(jnp.concatenate([first, hidden[:, of_prompts:]], 1))
+        hidden = self.embed(packing.pack(prompts.tokens_BxP[:, start:], tokens), all_positions)
+        (_, hidden), layers = self._scan(layer, (self._embedded_beginning(prompts), hidden), of_kinds)
+        return hidden, layers
 
     def _embedded_beginning(self, prompts: Prompts) -> jax.Array | None:
         """What the first layer reads of what all prompts begin with, [1, positions, D], where they do."""
@@ -274,6 +257,12 @@ class LanguageModel(nnx.Module):
         elif self.layout.whole is not None:  # or the backward pass would find all layers' whole weights kept for it
             step = jax.checkpoint(step, policy=jax.checkpoint_policies.save_anything_except_these_names(_WHOLE))
         return jax.lax.scan(step, carry, (state, which))
+
+
+def _last(prompts: Prompts, hidden_BxQxD: jax.Array) -> jax.Array:
+    """Of hidden states behind the beginning each prompt's last one, [B, D]."""
+    last_B = prompts.length_B - 1 - len(prompts.beginning)
+    return jnp.take_along_axis(hidden_BxQxD, last_B[:, None, None], axis=1)[:, 0]
 
 
 def _begun(hidden_1xQxD: jax.Array | None, block: Block, of_kind: _OfKind | None, scale: float):

@@ -1,4 +1,4 @@
-"""Continuations without their padding: one behind the other, in one row for many prompts.
+"""Prompts and continuations without their padding: one behind the other, in one row for many prompts.
 
 Layers work on each position alone, but for attention; on a packed row they do as much work as there are tokens. What
 attention needs is taken apart and put together again.
@@ -12,12 +12,17 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
 from gfn_jax.models.layout import Layout
+from gfn_jax.types import Prompts
 
 WORTH_PACKING = {"cpu": 2e10, "accelerator": 1e13}
-"""FLOPs of the layers' products from which on a pass is compiled for several amounts of tokens."""
+"""FLOPs of the layers' products from which on a pass is compiled for rows of several lengths."""
+
+SHORTER = {"cpu": (0.2, 0.3, 0.45, 0.67), "accelerator": (0.2, 0.45)}
+"""For rows of these shares of all places, too, it is compiled then; for accelerators that takes longer."""
 
 T = TypeVar("T")
 
@@ -45,79 +50,158 @@ _moved.defvjp(lambda x, there, back: (there(x), back), lambda back, cotangent: (
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """How the tokens [B, S, L] of B prompts' S continuations lie in W rows of X places, each of B / W prompts.
+    """How B prompts' tokens [B, Q] behind their beginning, and those of S continuations of each [B, S, L], lie in rows.
 
-    Rows are of neighbouring prompts, one for each device that prompts are split over. A row is whole, with all its
-    continuations' places, or has the tokens alone, in their order, and then padding.
+    There are W rows of X places, each of B / W neighbouring prompts, one for each device that prompts are split over.
+    A row has the tokens of its continuations, then those of its prompts, in their order: all their places, or, where
+    there is less room, no padding but behind them. J texts are in a row, which has I places if it is whole.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, int, int, int]
     rows: int
     there: _Moves | None = None
     back: _Moves | None = None
 
     @classmethod
-    def whole(cls, shape: tuple[int, int, int], shards: int = 1) -> "Packing":
-        return cls(shape, math.gcd(shape[0], shards))
+    def whole(cls, prompts: Prompts, samples: int, longest: int, shards: int = 1) -> "Packing":
+        batch, length = prompts.tokens_BxP.shape
+        return cls((batch, length - len(prompts.beginning), samples, longest), math.gcd(batch, shards))
 
     @classmethod
-    def of(cls, length: Int[Array, "B S"], longest: int, room: int, shards: int = 1) -> "Packing":
-        """Rows of `room` places, which must be enough for each row's continuations of these lengths.
+    def of(cls, prompts: Prompts, length: Int[Array, "B S"], longest: int, room: int, shards: int = 1) -> "Packing":
+        """Rows of `room` places, which must be as many as `room_for` says, or all.
 
-        What is behind them would be lost, and read as something else. A row is whole where it has room for all.
+        With less some tokens would be lost, and others read as theirs. A row is whole where it has room for all.
         """
-        batch, samples = length.shape
-        whole = cls.whole((batch, samples, longest), shards)
-        if room >= length.size // whole.rows * longest:
+        whole = cls.whole(prompts, length.shape[1], longest, shards)
+        if room >= whole.places:
             return whole
-        length_WxR = length.reshape(whole.rows, -1)
-        end_WxR = jnp.cumsum(length_WxR, axis=1)
-        start_WxR, last = end_WxR - length_WxR, length_WxR.shape[1] - 1
-        step, place = jnp.arange(longest)[None, None, :], jnp.arange(room)
-        places = (start_WxR[..., None] + step).reshape(whole.rows, -1)
-        is_token = (step < length_WxR[..., None]).reshape(whole.rows, -1)
-        # The continuation whose token is at a place: the first that ends behind it.
-        which_WxX = jax.vmap(lambda end_R: jnp.searchsorted(end_R, place, side="right"))(end_WxR)
-        start_WxX = jnp.take_along_axis(start_WxR, jnp.minimum(which_WxX, last), axis=1)
-        source = which_WxX * longest + place[None, :] - start_WxX
+        length_WxJ = whole._of_rows(prompts, length)
+        end_WxJ = jnp.cumsum(length_WxJ, axis=1)
+        start_WxJ, last = end_WxJ - length_WxJ, length_WxJ.shape[1] - 1
+        # Where each text, whose padding is there, begins in a whole row.
+        batch, queries, samples, _ = whole.shape
+        widths = [longest] * (batch // whole.rows * samples) + [queries] * (batch // whole.rows)
+        begins_J = np.cumsum([0, *widths[:-1]])
+        text_I = np.repeat(np.arange(len(widths)), widths)
+        step_I = np.arange(len(text_I)) - begins_J[text_I]
+        places, is_token = (
+            start_WxJ[:, text_I] + step_I[None, :],
+            jnp.asarray(step_I)[None, :] < length_WxJ[:, text_I],
+        )
+        # The text whose token is at a place: the first that ends behind it.
+        which_WxX = jax.vmap(lambda end_J: jnp.searchsorted(end_J, jnp.arange(room), side="right"))(end_WxJ)
+        found = jnp.minimum(which_WxX, last)
+        source = (
+            jnp.asarray(begins_J)[found] + jnp.arange(room)[None, :] - jnp.take_along_axis(start_WxJ, found, axis=1)
+        )
         return dataclasses.replace(whole, there=_Moves(source, which_WxX <= last), back=_Moves(places, is_token))
 
-    def pack(self, x: jax.Array) -> jax.Array:
-        """[B, S, L, ..] -> [W, X, ..]"""
-        x = x.reshape(self.rows, -1, *x.shape[3:])
-        return x if self.there is None else _moved(x, self.there, self.back)
+    def _of_rows(self, prompts: Prompts, length_BxS: jax.Array) -> jax.Array:
+        """The lengths [W, texts] of a row's continuations and of its prompts, behind the beginning."""
+        of_prompts = (prompts.length_B - len(prompts.beginning)).reshape(self.rows, -1)
+        return jnp.concatenate([length_BxS.reshape(self.rows, -1), of_prompts], 1)
 
-    def unpack(self, x: jax.Array) -> jax.Array:
-        """[W, X, ..] -> [B, S, L, ..], with 0 where no token is; the inverse, and the transpose, of `pack`."""
-        x = x if self.there is None else _moved(x, self.back, self.there)
-        return x.reshape(*self.shape, *x.shape[2:])
+    def room_for(self, prompts: Prompts, length: Int[Array, "B S"]) -> Int[Array, ""]:
+        """The places that rows need for such texts: those of the row with most tokens.
+
+        Continuations' places are the first of a row but for `least` of them, which are taken to be of prompts however
+        short these are: so the read-out knows of fewer places.
+        """
+        of_prompts_W = (prompts.length_B - len(prompts.beginning)).reshape(self.rows, -1).sum(1)
+        return (jnp.maximum(of_prompts_W, self.least) + length.reshape(self.rows, -1).sum(1)).max()
+
+    @property
+    def places(self) -> int:
+        """Of a row with all padding."""
+        return self._prompt_places + self._own_places
+
+    @property
+    def _own_places(self) -> int:
+        """Those of continuations in such a row."""
+        batch, _, samples, longest = self.shape
+        return batch // self.rows * samples * longest
+
+    @property
+    def _prompt_places(self) -> int:
+        batch, queries, _, _ = self.shape
+        return batch // self.rows * queries
+
+    @property
+    def least(self) -> int:
+        """Places of a row that none of its continuations is in, where it is not whole."""
+        return self._prompt_places // 2 if self._own_places else 0
+
+    @property
+    def _most_own(self) -> int:
+        """Places of a row that continuations may be in: the first ones."""
+        if self.there is None:
+            return self._own_places
+        return min(self._own_places, self.there.source.shape[1] - self.least)
+
+    def pack(self, of_prompts: jax.Array, of_tokens: jax.Array) -> jax.Array:
+        """[B, Q, ..] and [B, S, L, ..] -> [W, X, ..]"""
+        parts = of_tokens.reshape(self.rows, self._own_places, *of_tokens.shape[3:]), of_prompts
+        x = jnp.concatenate([parts[0], parts[1].reshape(self.rows, -1, *of_prompts.shape[2:])], 1)
+        return x if self.there is None or self.back is None else _moved(x, self.there, self.back)
+
+    def unpack(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """[W, X, ..] -> [B, Q, ..] and [B, S, L, ..], with 0 where no token is; the inverse, and the transpose."""
+        x = x if self.there is None or self.back is None else _moved(x, self.back, self.there)
+        batch, queries, samples, longest = self.shape
+        of_tokens, of_prompts = jnp.split(x, [self._own_places], axis=1)
+        tokens = of_tokens.reshape(batch, samples, longest, *x.shape[2:])
+        return of_prompts.reshape(batch, queries, *x.shape[2:]), tokens
 
     def together(self, x: jax.Array) -> jax.Array:
-        """What is of states, [B, S, T, ..] -> [W, U, ..]: those behind the prompts alone, then those of `pack`."""
-        first = x[:, :, 0].reshape(self.rows, -1, *x.shape[3:])
-        return jnp.concatenate([first, self.pack(x[:, :, 1:])], 1)
+        """What is of states, [B, S, T, ..] -> [W, U, ..]: those behind the prompts alone, then those behind tokens."""
+        batch, samples, longest = x.shape[0], x.shape[1], x.shape[2] - 1
+        first = x[:, :, 0].reshape(self.rows, batch // self.rows * samples, *x.shape[3:])
+        behind = x[:, :, 1:].reshape(self.rows, batch // self.rows * samples * longest, *x.shape[3:])
+        moves = self._of_states
+        return jnp.concatenate([first, behind if moves is None else _moved(behind, *moves)], 1)
+
+    def states(self, of_prompts_last: jax.Array, x: jax.Array) -> jax.Array:
+        """Of states as `together` has them, from what prompts end with [B, ..] and from rows [W, X, ..]."""
+        batch, _, samples, _ = self.shape
+        first = jnp.broadcast_to(of_prompts_last[:, None], (batch, samples, *of_prompts_last.shape[1:]))
+        return jnp.concatenate([first.reshape(self.rows, -1, *x.shape[2:]), x[:, : self._most_own]], 1)
 
     def apart(self, x: jax.Array) -> jax.Array:
         """The inverse of `together`, with 0 at states that no continuation reaches."""
-        batch, samples, _ = self.shape
+        batch, _, samples, longest = self.shape
         first, behind = jnp.split(x, [batch // self.rows * samples], axis=1)
-        return jnp.concatenate([first.reshape(batch, samples, 1, *x.shape[2:]), self.unpack(behind)], 2)
+        if (moves := self._of_states) is not None:
+            behind = _moved(behind, *reversed(moves))
+        whole = behind.reshape(batch, samples, longest, *x.shape[2:])
+        return jnp.concatenate([first.reshape(batch, samples, 1, *x.shape[2:]), whole], 2)
+
+    @property
+    def _of_states(self) -> tuple[_Moves, _Moves] | None:
+        """How continuations' tokens get into their part of a row, which they have alone or share, and out of it."""
+        if self.there is None or self.back is None:
+            return None
+        own, most = self._own_places, self._most_own
+        source, is_filled = self.there.source[:, :most], self.there.is_filled[:, :most]
+        there = _Moves(source, is_filled & (source < own))
+        return there, _Moves(self.back.source[:, :own], self.back.is_filled[:, :own])
 
 
-def rooms(layer_weights: int, layout: Layout, places: int) -> tuple[int, ...]:
-    """For how many tokens a pass over rows of so many places is compiled: for all that there may be.
+def rooms(layer_weights: int, layout: Layout, whole: Packing) -> tuple[int, ...]:
+    """For how long rows a pass is compiled: for whole ones.
 
-    And for a half and a quarter, where the products with the layers' weights are many enough for that to be noticed.
+    And for shorter ones, where the products with the layers' weights are many enough for that to be noticed.
     """
-    if 2 * layer_weights * places * layout.shards < WORTH_PACKING["accelerator" if layout.has_few_kernels else "cpu"]:
+    kind, places = "accelerator" if layout.has_few_kernels else "cpu", whole.places
+    if 2 * layer_weights * places * layout.shards < WORTH_PACKING[kind]:
         return (places,)
-    parts = {min(-(-places // parts // 8) * 8, places) for parts in (4, 2)}
-    return tuple(sorted(parts | {places}))
+    shorter = {8 * math.ceil(share * places / 8) for share in SHORTER[kind]}
+    return (*sorted(room for room in shorter if whole.least < room < places), places)
 
 
-def in_room(compute: Callable[[int], T], rooms: Sequence[int], tokens: jax.Array) -> T:
-    """`compute(room)` with the least of the rooms, which ascend, that so many tokens fit into."""
+def in_room(compute: Callable[[int], T], rooms: Sequence[int], needed: jax.Array) -> T:
+    """`compute(room)` with the least of the rooms, which ascend, that is as large as needed."""
     if len(rooms) == 1:
         return compute(rooms[0])
-    which = sum((tokens > room).astype(jnp.int32) for room in rooms[:-1])
+    which = sum((needed > room).astype(jnp.int32) for room in rooms[:-1])
     return jax.lax.switch(which, [functools.partial(compute, room) for room in rooms])

@@ -20,6 +20,6 @@ def new_head(width: int, dtype: jnp.dtype) -> Head:
 @checked
 def log_z(head: Head, frozen: LanguageModel, prompts: Prompts) -> Float[Array, " B"]:
     """The head's log Z of every prompt."""
-    hidden_BxD = jax.lax.stop_gradient(frozen.encode(prompts)[1].last_hidden_BxD)
+    hidden_BxD = jax.lax.stop_gradient(frozen.encode(prompts, room=prompts.tokens_BxP.size)[1].last_hidden_BxD)
     features_BxD = hidden_BxD.astype(head["weight"].dtype) / math.sqrt(hidden_BxD.shape[1])
     return features_BxD @ head["weight"] + head["bias"]

@@ -89,6 +89,6 @@ class PrefixTree:
         """The hidden states [I, B, D] behind every inner string, from one teacher-forced pass."""
         rows = np.array(list(itertools.product(self._words_W, repeat=self._depth)), np.int32)
         tokens_BxSxL = jnp.broadcast_to(jnp.asarray(rows), (prompts.length_B.shape[0], *rows.shape))
-        packing = Packing.whole((len(tokens_BxSxL), *rows.shape), model.layout.shards)
+        packing = Packing.whole(prompts, len(rows), self._depth, model.layout.shards)
         hidden_BxSxTxD = packing.apart(model.states(prompts, tokens_BxSxL, packing))
         return jnp.moveaxis(hidden_BxSxTxD[:, self._row_I, self._length_I], 1, 0)

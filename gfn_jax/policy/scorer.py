@@ -36,7 +36,7 @@ def score(
     """The policy's log-probabilities along the trajectories, under the same masks as in sampling.
 
     A token that the masks forbid at its state has log-probability -inf. To be differentiated, the pass wants to be
-    told the `room` of its rows (`models/packing.py`), which must hold all tokens; else it finds out.
+    told the `room` of its rows, at least `Packing.room_for`'s (`models/packing.py`); else it finds out.
     """
     tokens_BxSxL = _by_prompt(prompts, trajectories.tokens_NxL)
     tolerance = support_tolerance(policy.token_embedding[...].dtype)
@@ -103,16 +103,15 @@ def _with_packing(
     """`compute` with the trajectories in rows of this room, or else of one that is chosen as they are long."""
     longest, layout = trajectories.tokens_NxL.shape[1], model.layout
     length_BxS = trajectories.length_N.reshape(prompts.length_B.shape[0], -1)
-    batch, samples = length_BxS.shape
 
     def of_room(room: int) -> T:
-        return compute(Packing.of(length_BxS, longest, room, layout.shards))
+        return compute(Packing.of(prompts, length_BxS, longest, room, layout.shards))
 
     if room is not None:
         return of_room(room)
-    rows = Packing.whole((batch, samples, longest), layout.shards).rows
-    most = length_BxS.reshape(rows, -1).sum(1).max()
-    return in_room(of_room, rooms(model.architecture.layer_weights, layout, batch // rows * samples * longest), most)
+    whole = Packing.whole(prompts, length_BxS.shape[1], longest, layout.shards)
+    choices = rooms(model.architecture.layer_weights, layout, whole)
+    return in_room(of_room, choices, whole.room_for(prompts, length_BxS))
 
 
 def _by_prompt(prompts: Prompts, values_NxT: jax.Array) -> jax.Array:

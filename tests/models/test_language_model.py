@@ -45,7 +45,7 @@ def encode(model, prompts):
 
 @jax.jit
 def states(model, prompts, tokens):
-    packing = Packing.whole(tokens.shape)
+    packing = Packing.whole(prompts, *tokens.shape[1:])
     return packing.apart(model.states(prompts, tokens, packing))
 
 
@@ -132,7 +132,7 @@ def test_what_all_prompts_begin_with_is_encoded_once_and_changes_nothing(hugging
     @functools.partial(jax.value_and_grad, has_aux=True)
     def compute(adapter, prompts):
         model = structure.policy(adapter, frozen)
-        forced = model.states(prompts, tokens, Packing.whole(tokens.shape))
+        forced = model.states(prompts, tokens, Packing.whole(prompts, *tokens.shape[1:]))
         hidden, cache = model.encode(prompts)
         return jnp.square(forced).mean(), (forced, hidden[:, -6:], cache)
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from gfn_jax.models.packing import Packing
-from gfn_jax.policy import read_out
+from gfn_jax.policy import read_out, sampler
+from gfn_jax.policy.behaviour import Behaviour, behaviour_logits, draw_items
 from gfn_jax.policy.masks import mask_logits, support_tolerance
-from gfn_jax.policy.sampler import Behaviour, behaviour_logits, draw_items, sample
+from gfn_jax.policy.sampler import sample
 from gfn_jax.policy.scorer import frozen_log_probs, score
 from gfn_jax.types import Scores, Trajectories
 
@@ -38,7 +39,11 @@ def score_jit(policy, frozen, rules, prompts, trajectories):
 
 
 frozen_jit = jax.jit(frozen_log_probs, static_argnums=3)
-draw_jit = jax.jit(draw_items)
+
+
+@jax.jit
+def draw_jit(key, logits):
+    return draw_items(jax.random.uniform(key, (2, len(logits)), logits.dtype), logits)
 
 
 DRAWS = 4096
@@ -140,7 +145,7 @@ def test_gradients_of_scores_equal_those_of_logits_written_out(monkeypatch):
 
     def hidden_states(model):
         tokens_BxSxL = everything.tokens_NxL.reshape(len(prompts.length_B), -1, world.max_len)
-        packing = Packing.whole(tokens_BxSxL.shape)
+        packing = Packing.whole(prompts, *tokens_BxSxL.shape[1:])
         hidden_BxSxTxD = packing.apart(model.states(prompts, tokens_BxSxL, packing))
         return hidden_BxSxTxD.reshape(-1, *hidden_BxSxTxD.shape[2:])
 
@@ -316,9 +321,36 @@ def test_the_loop_ends_with_the_last_row():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(model), "logits", counted)
-        trajectories, _ = sample(
-            model, world.frozen_model(), world.rules, world.prompts, jax.random.key(0), samples_per_prompt=4
-        )
+        sample_jit = jax.jit(lambda *given: sample(*given, samples_per_prompt=4))
+        trajectories, _ = sample_jit(model, world.frozen_model(), world.rules, world.prompts, jax.random.key(0))
     jax.effects_barrier()
     assert (np.asarray(trajectories.length_N) == 0).all()
     assert len(calls) <= 2
+
+
+@pytest.mark.parametrize(("min_len", "max_len", "widths"), [(1, 13, {10, 4}), (4, 4, {10})])
+def test_the_loop_goes_on_with_the_samples_that_have_not_ended(monkeypatch, min_len, max_len, widths):
+    world = TinyWorld(words=5, banned=2, min_len=min_len, max_len=max_len, support_min_p=0.05, embedding_std=0.3)
+    model, rows = world.policy(), []
+    plain_logits = type(model).logits
+
+    def counted(self, hidden):
+        jax.debug.callback(lambda: rows.append(len(hidden)))
+        return plain_logits(self, hidden)
+
+    monkeypatch.setattr(type(model), "logits", counted)
+
+    def drawn(worth):
+        monkeypatch.setattr(sampler, "WORTH_NARROWING", worth)
+        rows.clear()
+        sample_jit = jax.jit(lambda *given: sample(*given, samples_per_prompt=5))
+        trajectories, scores = sample_jit(model, world.frozen_model(), world.rules, world.prompts, jax.random.key(12))
+        jax.effects_barrier()
+        return trajectories, scores, list(rows)
+
+    *narrowed, rows_narrowed = drawn(0)
+    *whole, rows_whole = drawn(np.inf)
+    assert set(rows_narrowed) == widths
+    assert set(rows_whole) == {10}
+    assert len(rows_narrowed) == len(rows_whole)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), narrowed, whole)

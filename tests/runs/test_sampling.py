@@ -13,7 +13,7 @@ import pytest
 from helpers import MINIATURE, ROOT, run, short_config
 from rich.console import Console
 
-from gfn_jax.policy.sampler import Behaviour
+from gfn_jax.policy.behaviour import Behaviour
 from gfn_jax.policy.sampler import sample as sample_policy
 from gfn_jax.runs.opened import open_run, read_finished_config
 from gfn_jax.runtime.errors import UserError
