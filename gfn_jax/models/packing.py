@@ -55,12 +55,15 @@ class Packing:
     There are W rows of X places, each of B / W neighbouring prompts, one for each device that prompts are split over.
     A row has the tokens of its continuations, then those of its prompts, in their order: all their places, or, where
     there is less room, no padding but behind them. J texts are in a row, which has I places if it is whole.
+
+    shape  B, Q, S and L
+    rows   W
+    moves  from whole rows into those of less room, and back; None where rows are whole
     """
 
     shape: tuple[int, int, int, int]
     rows: int
-    there: _Moves | None = None
-    back: _Moves | None = None
+    moves: tuple[_Moves, _Moves] | None = None
 
     @classmethod
     def whole(cls, prompts: Prompts, samples: int, longest: int, shards: int = 1) -> "Packing":
@@ -79,23 +82,20 @@ class Packing:
         length_WxJ = whole._of_rows(prompts, length)
         end_WxJ = jnp.cumsum(length_WxJ, axis=1)
         start_WxJ, last = end_WxJ - length_WxJ, length_WxJ.shape[1] - 1
-        # Where each text, whose padding is there, begins in a whole row.
+        # Where each text begins in a whole row.
         batch, queries, samples, _ = whole.shape
         widths = [longest] * (batch // whole.rows * samples) + [queries] * (batch // whole.rows)
         begins_J = np.cumsum([0, *widths[:-1]])
         text_I = np.repeat(np.arange(len(widths)), widths)
         step_I = np.arange(len(text_I)) - begins_J[text_I]
-        places, is_token = (
-            start_WxJ[:, text_I] + step_I[None, :],
-            jnp.asarray(step_I)[None, :] < length_WxJ[:, text_I],
-        )
+        is_token = jnp.asarray(step_I)[None, :] < length_WxJ[:, text_I]
+        back = _Moves(start_WxJ[:, text_I] + step_I[None, :], is_token)
         # The text whose token is at a place: the first that ends behind it.
         which_WxX = jax.vmap(lambda end_J: jnp.searchsorted(end_J, jnp.arange(room), side="right"))(end_WxJ)
         found = jnp.minimum(which_WxX, last)
-        source = (
-            jnp.asarray(begins_J)[found] + jnp.arange(room)[None, :] - jnp.take_along_axis(start_WxJ, found, axis=1)
-        )
-        return dataclasses.replace(whole, there=_Moves(source, which_WxX <= last), back=_Moves(places, is_token))
+        step_WxX = jnp.arange(room)[None, :] - jnp.take_along_axis(start_WxJ, found, axis=1)
+        there = _Moves(jnp.asarray(begins_J)[found] + step_WxX, which_WxX <= last)
+        return dataclasses.replace(whole, moves=(there, back))
 
     def _of_rows(self, prompts: Prompts, length_BxS: jax.Array) -> jax.Array:
         """The lengths [W, texts] of a row's continuations and of its prompts, behind the beginning."""
@@ -135,19 +135,19 @@ class Packing:
     @property
     def _most_own(self) -> int:
         """Places of a row that continuations may be in: the first ones."""
-        if self.there is None:
+        if self.moves is None:
             return self._own_places
-        return min(self._own_places, self.there.source.shape[1] - self.least)
+        return min(self._own_places, self.moves[0].source.shape[1] - self.least)
 
     def pack(self, of_prompts: jax.Array, of_tokens: jax.Array) -> jax.Array:
         """[B, Q, ..] and [B, S, L, ..] -> [W, X, ..]"""
-        parts = of_tokens.reshape(self.rows, self._own_places, *of_tokens.shape[3:]), of_prompts
-        x = jnp.concatenate([parts[0], parts[1].reshape(self.rows, -1, *of_prompts.shape[2:])], 1)
-        return x if self.there is None or self.back is None else _moved(x, self.there, self.back)
+        tokens = of_tokens.reshape(self.rows, self._own_places, *of_tokens.shape[3:])
+        x = jnp.concatenate([tokens, of_prompts.reshape(self.rows, -1, *of_prompts.shape[2:])], 1)
+        return x if self.moves is None else _moved(x, *self.moves)
 
     def unpack(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[W, X, ..] -> [B, Q, ..] and [B, S, L, ..], with 0 where no token is; the inverse, and the transpose."""
-        x = x if self.there is None or self.back is None else _moved(x, self.back, self.there)
+        x = x if self.moves is None else _moved(x, *reversed(self.moves))
         batch, queries, samples, longest = self.shape
         of_tokens, of_prompts = jnp.split(x, [self._own_places], axis=1)
         tokens = of_tokens.reshape(batch, samples, longest, *x.shape[2:])
@@ -179,12 +179,12 @@ class Packing:
     @property
     def _of_states(self) -> tuple[_Moves, _Moves] | None:
         """How continuations' tokens get into their part of a row, which they have alone or share, and out of it."""
-        if self.there is None or self.back is None:
+        if self.moves is None:
             return None
+        (source, is_filled), back = self.moves
         own, most = self._own_places, self._most_own
-        source, is_filled = self.there.source[:, :most], self.there.is_filled[:, :most]
-        there = _Moves(source, is_filled & (source < own))
-        return there, _Moves(self.back.source[:, :own], self.back.is_filled[:, :own])
+        there = _Moves(source[:, :most], is_filled[:, :most] & (source[:, :most] < own))
+        return there, _Moves(back.source[:, :own], back.is_filled[:, :own])
 
 
 def rooms(layer_weights: int, layout: Layout, whole: Packing) -> tuple[int, ...]:
