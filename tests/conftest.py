@@ -27,6 +27,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit all of it, and so
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # workers share a GPU
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # judges wait for each other's threads where others compute, too
 
 import jax
 import pytest
