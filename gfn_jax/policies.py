@@ -32,7 +32,7 @@ from gfn_jax.runs.opened import open_run as opened
 from gfn_jax.runtime.errors import UserError
 from gfn_jax.runtime.logs import leave_out_orbax
 from gfn_jax.runtime.machine import describe_machine
-from gfn_jax.runtime.progress import Progress, console_for
+from gfn_jax.runtime.progress import Progress, console_for, has_bars
 from gfn_jax.tasks import Task, make_task
 
 TEMPERED = ("GFlowNet", "sampling")
@@ -298,8 +298,7 @@ def _named(place: str) -> Iterator[None]:
 def _shown(measured: Iterator[Compared], count: int, console: Console) -> Iterator[Compared]:
     """The methods as they come: a bar in a terminal, elsewhere a line for each."""
     is_plain = not console.is_terminal
-    is_without_bar = is_plain or console.quiet
-    bar = track(measured, "measuring", count, console=console, disable=is_without_bar, transient=True)
+    bar = track(measured, "measuring", count, console=console, disable=not has_bars(console), transient=True)
     for number, each in enumerate(bar, start=1):
         if is_plain:
             console.print(f"{number} of {count}: {each.method.name}")

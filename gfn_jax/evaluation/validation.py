@@ -30,7 +30,7 @@ from gfn_jax.rewards.names import check_names
 from gfn_jax.rewards.protocol import Call, Components
 from gfn_jax.runtime import distributed
 from gfn_jax.runtime.keys import Purpose, key_for
-from gfn_jax.runtime.progress import Progress, console_for
+from gfn_jax.runtime.progress import Progress, console_for, has_bars
 from gfn_jax.types import Prompts, Scores, Trajectories
 
 
@@ -182,7 +182,7 @@ class Validation:
             total=self._count,
             console=console,
             transient=True,
-            disable=not console.is_terminal or console.quiet,
+            disable=not has_bars(console),
         )
         own = [self._measure_batch(adapter, batch, drawn) for batch, drawn in in_turn]
         figures: dict[str, list[float]] = {}

@@ -79,7 +79,7 @@ class Packing:
         whole = cls.whole(prompts, length.shape[1], longest, shards)
         if room >= whole.places:
             return whole
-        length_WxJ = whole._of_rows(prompts, length)
+        length_WxJ = jnp.concatenate(whole._of_rows(prompts, length), 1)
         end_WxJ = jnp.cumsum(length_WxJ, axis=1)
         start_WxJ, last = end_WxJ - length_WxJ, length_WxJ.shape[1] - 1
         # Where each text begins in a whole row.
@@ -97,10 +97,10 @@ class Packing:
         there = _Moves(jnp.asarray(begins_J)[found] + step_WxX, which_WxX <= last)
         return dataclasses.replace(whole, moves=(there, back))
 
-    def _of_rows(self, prompts: Prompts, length_BxS: jax.Array) -> jax.Array:
-        """The lengths [W, texts] of a row's continuations and of its prompts, behind the beginning."""
-        of_prompts = (prompts.length_B - len(prompts.beginning)).reshape(self.rows, -1)
-        return jnp.concatenate([length_BxS.reshape(self.rows, -1), of_prompts], 1)
+    def _of_rows(self, prompts: Prompts, length_BxS: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The lengths [W, texts] of a row's continuations, and those of its prompts, behind the beginning."""
+        of_prompts = prompts.length_B - len(prompts.beginning)
+        return length_BxS.reshape(self.rows, -1), of_prompts.reshape(self.rows, -1)
 
     def room_for(self, prompts: Prompts, length: Int[Array, "B S"]) -> Int[Array, ""]:
         """The places that rows need for such texts: those of the row with most tokens.
@@ -108,8 +108,8 @@ class Packing:
         Continuations' places are the first of a row but for `least` of them, which are taken to be of prompts however
         short these are: so the read-out knows of fewer places.
         """
-        of_prompts_W = (prompts.length_B - len(prompts.beginning)).reshape(self.rows, -1).sum(1)
-        return (jnp.maximum(of_prompts_W, self.least) + length.reshape(self.rows, -1).sum(1)).max()
+        own, of_prompts = self._of_rows(prompts, length)
+        return (own.sum(1) + jnp.maximum(of_prompts.sum(1), self.least)).max()
 
     @property
     def places(self) -> int:
@@ -155,9 +155,7 @@ class Packing:
 
     def together(self, x: jax.Array) -> jax.Array:
         """What is of states, [B, S, T, ..] -> [W, U, ..]: those behind the prompts alone, then those behind tokens."""
-        batch, samples, longest = x.shape[0], x.shape[1], x.shape[2] - 1
-        first = x[:, :, 0].reshape(self.rows, batch // self.rows * samples, *x.shape[3:])
-        behind = x[:, :, 1:].reshape(self.rows, batch // self.rows * samples * longest, *x.shape[3:])
+        first, behind = (part.reshape(self.rows, -1, *x.shape[3:]) for part in (x[:, :, 0], x[:, :, 1:]))
         moves = self._of_states
         return jnp.concatenate([first, behind if moves is None else _moved(behind, *moves)], 1)
 

@@ -30,6 +30,7 @@ from gfn_jax.rewards.user_function import Function
 from gfn_jax.runs.model_card import model_card
 from gfn_jax.runs.opened import TrainedRun, open_run, read_finished_config
 from gfn_jax.runtime.errors import UserError
+from gfn_jax.runtime.progress import has_bars
 
 _LARGEST_FILE = 5 * 10**9
 
@@ -116,7 +117,7 @@ def _save_tensors(tensors: dict[str, Callable[[], np.ndarray]], directory: Path,
         max_shard_size=_LARGEST_FILE,
     )
     files = plan.filename_to_tensors.items()
-    for file, names in track(files, "writing", console=console, transient=True, disable=not console.is_terminal):
+    for file, names in track(files, "writing", console=console, transient=True, disable=not has_bars(console)):
         save_tensors({name: np.ascontiguousarray(tensors[name]()) for name in names}, directory / file)
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}

@@ -19,6 +19,7 @@ from gfn_jax.runtime.errors import ElsewhereError, TrainingError, UserError
 from gfn_jax.runtime.faults import FaultWatch
 from gfn_jax.runtime.formatting import decimals
 from gfn_jax.runtime.json_files import JsonLines
+from gfn_jax.runtime.progress import has_bars
 
 _PLAIN_LINE_SECONDS = 10.0
 _WANDB_TIMEOUT_S = 30.0
@@ -68,7 +69,7 @@ class Tracker:
             TextColumn("loss {task.fields[loss]:.3f}  log R {task.fields[log_r]:.2f}  left"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not has_bars(console),
         )
         self._bar = self._progress.add_task("", total=config.train.steps, completed=max(start, 0), loss=0.0, log_r=0.0)
 

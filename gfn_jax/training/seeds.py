@@ -24,6 +24,7 @@ from gfn_jax.replay.entry import Entry, UnreadableError, unpack_all
 from gfn_jax.replay.memory import MemoryReplay
 from gfn_jax.runs.directory import check_data, check_ownership, claimed, read_run_id
 from gfn_jax.runtime.errors import UserError
+from gfn_jax.runtime.progress import has_bars
 from gfn_jax.text.prompts import read_objects
 from gfn_jax.training.row_entries import RowEntries
 from gfn_jax.types import Prompts, Trajectories
@@ -125,7 +126,7 @@ def _score(
 
     size = config.train.prompts_per_step
     firsts = range(0, len(candidates), size)
-    for first in track(firsts, "scoring", console=console, disable=not console.is_terminal):
+    for first in track(firsts, "scoring", console=console, disable=not has_bars(console)):
         batch = candidates[first : first + size]
         padded = list(itertools.islice(itertools.cycle(batch), size))
         examples = [candidate.example for candidate in padded]
