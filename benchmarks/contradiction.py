@@ -78,10 +78,10 @@ def compare_with_target(workdir: Path, samples: int) -> dict[str, float]:
     from gfn_jax.text.prompts import normalised
 
     config = read_run_config(workdir)
-    examples = Examples.load(config).validation
     policy = by_fact(workdir, config.train.steps)
     rows, rng = defaultdict(list), np.random.default_rng(0)
     with build(config) as experiment:
+        examples = Examples.load(experiment.task, config.seed).validation
         references = References(experiment, examples, samples)
         for number, example in enumerate(examples):
             (reference,) = references.of([number])

@@ -121,8 +121,7 @@ def config(place: Path) -> Try:
 
     def read(rng: random.Random) -> None:
         read_config = parse_config(changed_tree(rng, rng.choice(whole)))
-        make_task(read_config)
-        Examples.load(read_config)
+        Examples.load(make_task(read_config), read_config.seed)
 
     return read
 
@@ -159,7 +158,8 @@ def data(place: Path) -> Try:
         name, change, task = rng.choice(kinds)
         file = place / name
         file.write_bytes(rng.choice((change, changed_bytes))(rng, wholes[name]))
-        Examples.load(parse_config(settings(**task | {"data": {"path": str(file), "val_path": ""}})))
+        read_config = parse_config(settings(**task | {"data": {"path": str(file), "val_path": ""}}))
+        Examples.load(make_task(read_config), read_config.seed)
 
     return read
 

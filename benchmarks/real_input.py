@@ -60,8 +60,8 @@ def main() -> None:
     config = parse_config(raw.to_dict())
     args.batch = config.train.prompts_per_step
 
-    examples = Examples.load(config)
     experiment = build(config)
+    examples = Examples.load(experiment.task, config.seed)
     everything = [*examples.train, *examples.validation]
     experiment.check_prompts(everything)
     experiment.request_check(everything)()

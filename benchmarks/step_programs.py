@@ -28,7 +28,7 @@ class StepPrograms:
         calls = {named.name: named.call for named in drawn.step(prompt_length)}
         with mock.patch.object(sampler, "WORTH_NARROWING", math.inf):
             compiled = {name: call.function.lower(*call.arguments).compile() for name, call in calls.items()}
-        turns = config.sampling.max_len
+        turns = config.sampling.max_len - 1  # no model reads the last token
         self.programs = {name: Program(each.as_text(), open_loops=turns) for name, each in compiled.items()}
         memory = {name: each.memory_analysis() for name, each in compiled.items()}
         self.temporary = {name: each.temp_size_in_bytes for name, each in memory.items()}

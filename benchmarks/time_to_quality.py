@@ -78,7 +78,7 @@ def train_theirs(seed: int, steps: int, directory: Path) -> None:
 
     config = settings(seed, steps)
     with build(config) as experiment:
-        examples = Examples.load(config)
+        examples = Examples.load(experiment.task, config.seed)
         encode = experiment.tokenizer.encode_prompt
         prompts = [
             [encode(experiment.task.prompt(each)) for each in examples.of_step(step, config.train.prompts_per_step)]
@@ -129,7 +129,7 @@ def measure_theirs(seed: int, steps: int, directory: Path) -> None:
 
     config, times = settings(seed, steps), json.loads((directory / "times.json").read_text())
     with build(config) as experiment:
-        validation = Validation(experiment, Examples.load(config).validation)
+        validation = Validation(experiment, Examples.load(experiment.task, config.seed).validation)
         curve = [(0, 0.0, validation.measure(experiment.adapter).summary()["elbo"])]
         for step, seconds in times.items():
             tensors = load_file(directory / f"{step}.safetensors")

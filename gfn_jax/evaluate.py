@@ -78,7 +78,7 @@ def main() -> None:
         config = read_run_config(workdir)
     else:
         raise UserError("--workdir is missing: name a run's directory, or an adapter with --adapter and --config")
-    import_ahead(config)
+    import_ahead(config.reward)
 
     from rich.console import Console
 

@@ -168,11 +168,12 @@ class Policy(abc.ABC):
         reference = [Resampling(candidates)] if candidates else []
         every = [*all_methods(n, config.reward.temperature_end, methods), *reference]
         chosen = choose(every, methods, "methods") or every
-        examples = Examples.load(config)
+        task = make_task(config)
+        examples = Examples.load(task, config.seed)
         self._check_data(examples)
         held_out = examples.validation[:prompts]
         started = time.perf_counter()
-        with judged_figures(judges, config) as text_figures:
+        with judged_figures(judges, config.reward, task) as text_figures:
             run = self._trained
             measured = compare(run.experiment, run.snapshot.state.adapter, held_out, chosen, n, text_figures)
             results = list(_shown(measured, len(chosen), console))

@@ -54,7 +54,7 @@ def main() -> None:
     from gfn_jax.config.reading import read_run_config
     from gfn_jax.rewards.judging import import_ahead
 
-    import_ahead(read_run_config(Path(_WORKDIR.value)))
+    import_ahead(read_run_config(Path(_WORKDIR.value)).reward)
 
     from rich.console import Console
 

@@ -37,7 +37,7 @@ def main() -> None:
     from gfn_jax.rewards.judging import import_ahead
 
     with contextlib.suppress(UserError):  # it is said where all processes hear of it
-        import_ahead(command_line.read_config_flag(_CONFIG))
+        import_ahead(command_line.read_config_flag(_CONFIG).reward)
 
     from rich.console import Console
 

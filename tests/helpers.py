@@ -10,10 +10,12 @@ from transformers import AutoTokenizer, DebertaV2Config, DebertaV2ForSequenceCla
 from gfn_jax.config.base import base
 from gfn_jax.config.reading import parse_config
 from gfn_jax.config.schema import Config
+from gfn_jax.experiment.examples import Examples
 from gfn_jax.experiment.experiment import Experiment, build
 from gfn_jax.experiment.snapshot import Snapshot
 from gfn_jax.rewards.protocol import RewardContext
 from gfn_jax.runs.checkpoint import Checkpoints
+from gfn_jax.tasks import make_task
 from gfn_jax.training.loop import train
 
 ROOT = Path(__file__).parent.parent
@@ -132,10 +134,17 @@ def last_snapshot(settings: Config, workdir: Path) -> Snapshot:
     return snapshot
 
 
+def examples_of(settings: Config) -> Examples:
+    return Examples.load(make_task(settings), settings.seed)
+
+
 def reward_context(experiment: Experiment) -> RewardContext:
     """What the experiment's reward was built from."""
+    config = experiment.config
     return RewardContext(
-        experiment.config,
+        config.reward,
+        config.sampling.max_len,
+        config.data.prompt_buckets,
         experiment.structure,
         experiment.structure,
         experiment.tokenizer,

@@ -15,14 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import MINIATURE, ROOT, config_file, last_snapshot, run, short_config
+from helpers import MINIATURE, ROOT, config_file, examples_of, last_snapshot, run, short_config
 from local_redis import local_redis
 from rich.console import Console
 from run_files import json_lines, without_times
 from safetensors.numpy import load_file, save_file
 
 from gfn_jax.evaluation.validation import Validation
-from gfn_jax.experiment.examples import Examples
 from gfn_jax.experiment.experiment import build
 from gfn_jax.rewards.likelihood import LikelihoodReward
 from gfn_jax.runs.checkpoint import Checkpoints
@@ -387,11 +386,11 @@ def long_work():
 def test_replayed_rows_repeat_what_was_rewarded(settings):
     """A continuation comes back with its tokens, mask and components, and its reward is computed anew to the same."""
     experiment = build(settings)
-    batch = Examples.load(settings).of_step(0, 4)
+    batch = examples_of(settings).of_step(0, 4)
     prompts = experiment.encode(batch)
     trajectories = experiment.functions.sample(experiment.adapter, experiment.frozen, prompts, 0)
     components = experiment.reward.components(experiment.frozen, batch, prompts, trajectories)
-    experience = ReplayRows(experiment, make_buffer(settings, ""))
+    experience = ReplayRows(experiment, make_buffer(settings.replay, ""))
     log_r = experience.final_log_r(components)
     busy = long_work()
     outcome = experience.remember(0, batch, trajectories, components, log_r)
@@ -412,7 +411,7 @@ def test_replayed_rows_repeat_what_was_rewarded(settings):
     assert experience.rows(recalled, of_another_run).is_absent_N.all()
     statistics = experience.statistics(recalled, outcome)
     assert (statistics["fill"], statistics["hit_rate"], statistics["unreadable"]) == (0, 0, 4)
-    recalled = experience.only_usable(experience.draw(1, Examples.load(settings).of_step(7, 4)), components)
+    recalled = experience.only_usable(experience.draw(1, examples_of(settings).of_step(7, 4)), components)
     assert experience.rows(recalled, components).is_absent_N.all()
     assert experience.statistics(recalled, outcome)["fill"] == 0
 

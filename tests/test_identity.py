@@ -34,7 +34,7 @@ def experiment():
 
 @pytest.fixture(scope="module")
 def example(experiment):
-    return Examples.load(experiment.config).train[0]
+    return Examples.load(experiment.task, experiment.config.seed).train[0]
 
 
 def permute_labels(directory):

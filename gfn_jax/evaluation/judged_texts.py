@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gfn_jax.config.schema import Config
+from gfn_jax.config.schema import Reward
 from gfn_jax.evaluation.comparison import TextFigures, Written
 from gfn_jax.rewards.contradiction import NLI_MODEL
 from gfn_jax.rewards.judging import CLASSIFIER, Judgements, JudgePool
 from gfn_jax.rewards.side_process import WorkerPool
 from gfn_jax.runtime.errors import UserError
-from gfn_jax.tasks import make_task
+from gfn_jax.tasks import Task
 from gfn_jax.tasks.contradiction import Contradiction
 
 EMBEDDER = "gfn_jax.evaluation.embedder:Embedder"
@@ -91,13 +91,13 @@ class SecondJudge:
 
 
 @contextlib.contextmanager
-def judged_figures(judges: Judges, config: Config) -> Iterator[list[TextFigures]]:
+def judged_figures(judges: Judges, settings: Reward, task: Task) -> Iterator[list[TextFigures]]:
     """The figures whose models are named, with the workers of `reward.sentences`, or of `reward.nli`.
 
     Ends the workers afterwards. Raises `UserError` where a model cannot be had, a label is named and no model, or a
     second judge and no question.
     """
-    sentences = config.reward.sentences
+    sentences = settings.sentences
     if judges.sentence_label and not (judges.sentence_model or sentences.name_or_path):
         raise UserError("--sentence_label is of a classifier: name it with --sentence_model")
     sentences = sentences.model_copy(
@@ -124,9 +124,9 @@ def judged_figures(judges: Judges, config: Config) -> Iterator[list[TextFigures]
                 Written([], [["A model that cannot judge this sentence says why before anything is measured."]], list)
             )
         if judges.second_judge:
-            if not isinstance(make_task(config), Contradiction):
+            if not isinstance(task, Contradiction):
                 raise UserError("--second_judge is of answers to questions, and the run's task has none")
-            nli = config.reward.nli.model_copy(update={"name_or_path": judges.second_judge})
+            nli = settings.nli.model_copy(update={"name_or_path": judges.second_judge})
             pool = JudgePool(NLI_MODEL, nli, "--second_judge", contradiction_label=-1)
             workers.callback(pool.close)
             second = SecondJudge(pool, nli.batch_size)

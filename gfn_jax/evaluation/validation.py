@@ -16,7 +16,6 @@ import jax
 import numpy as np
 from rich.progress import track
 
-from gfn_jax.config.schema import Config
 from gfn_jax.evaluation.distribution import Targets, exact_distributions
 from gfn_jax.evaluation.diversity import distinct_share, mean_edit_distance
 from gfn_jax.evaluation.probes import describe_samples
@@ -90,9 +89,9 @@ _AHEAD = 2
 class ValidationFunctions:
     """What validation asks of the policy and of the frozen model, compiled over one mesh."""
 
-    def __init__(self, config: Config, structure: ModelStructure, rules: Rules, rows: jax.sharding.Sharding):
-        self._config, self._rows = config, rows
-        seed, samples = config.seed, config.eval.samples_per_prompt
+    def __init__(self, structure: ModelStructure, rules: Rules, rows: jax.sharding.Sharding, samples: int, seed: int):
+        """`samples` are those that are drawn for a prompt."""
+        self._rules, self._rows, self._samples = rules, rows, samples
 
         def draw(adapter: Weights, frozen: Weights, prompts: Prompts, batch: int) -> tuple[Trajectories, Scores]:
             models = structure.policy_and_frozen(adapter, frozen)
@@ -113,8 +112,7 @@ class ValidationFunctions:
     def to_compile(self, adapter: Weights, frozen: Weights, prompts: Prompts) -> list[Call]:
         """What is called on the policy's behalf, of prompts of this shape; weights may be shapes, too."""
         batch = prompts.length_B.shape[0]
-        rows = batch * self._config.eval.samples_per_prompt
-        trajectories = Trajectories.shapes(rows, self._config.sampling.max_len, self._rows)
+        trajectories = Trajectories.shapes(batch * self._samples, self._rules.max_len, self._rows)
         return [
             Call(self.draw, (adapter, frozen, prompts, 0)),
             Call(self.rescore, (adapter, frozen, prompts, trajectories)),
@@ -128,7 +126,8 @@ class Validation:
         self._experiment = experiment
         self._samples = experiment.config.eval.samples_per_prompt
         rows = experiment.rows.sharding
-        self._functions = ValidationFunctions(experiment.config, experiment.structure, experiment.rules, rows)
+        of_model = experiment.structure, experiment.rules, rows
+        self._functions = ValidationFunctions(*of_model, self._samples, experiment.config.seed)
         self._of_states = jax.jit(experiment.of_states, out_shardings=rows)
         self._examples = examples
         self._count = -(-len(examples) // experiment.config.eval.prompts_per_batch)

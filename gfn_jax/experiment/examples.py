@@ -6,9 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from gfn_jax.config.schema import Config
 from gfn_jax.runtime.errors import UserError
-from gfn_jax.tasks import Task, make_task
+from gfn_jax.tasks import Task
 from gfn_jax.text.prompts import indices_of_step, normalised
 
 _AT_ONCE = 1024  # examples that are written down together
@@ -24,12 +23,14 @@ class Examples:
     task: Task
 
     @classmethod
-    def load(cls, config: Config) -> "Examples":
-        """Raises `UserError` where the data is missing, empty or too little to split."""
-        task = make_task(config)
+    def load(cls, task: Task, seed: int) -> "Examples":
+        """Those of a task, in the order that a run's seed gives them.
+
+        Raises `UserError` where the data is missing, empty or too little to split.
+        """
         train, validation = task.load()
         if task.is_of_one_prompt:
-            return cls(train, validation, config.seed, task)
+            return cls(train, validation, seed, task)
         if len(validation) < 2:
             raise UserError("validation needs 2 examples or more; data.val_path holds 1")
         held_out = {normalised(prompt): prompt for prompt in map(task.prompt, validation)}
@@ -39,7 +40,7 @@ class Examples:
                     "data.path and data.val_path share an example, whatever its case, white space and Unicode form: "
                     f"{prompt[:60]!r} and {twin[:60]!r}"
                 )
-        return cls(train, validation, config.seed, task)
+        return cls(train, validation, seed, task)
 
     def sha256(self) -> str:
         """The hash of all examples in their order: of their prompts and what `describe` says of them."""

@@ -244,7 +244,17 @@ def build(config: Config, function: Function | None = None) -> Experiment:
     stopwatch = Stopwatch()
     own_structure = structure.with_layout(model_layout(rows.local_mesh, fsdp=fsdp))
     context = RewardContext(
-        config, structure, own_structure, tokenizer, terminator, rows, stopwatch, task.prompt, function
+        config.reward,
+        sampling.max_len,
+        config.data.prompt_buckets,
+        structure,
+        own_structure,
+        tokenizer,
+        terminator,
+        rows,
+        stopwatch,
+        task.prompt,
+        function,
     )
     reward = with_sentences(with_function(task.reward(context), context), context)
     with contextlib.ExitStack() as on_failure:

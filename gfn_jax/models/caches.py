@@ -57,8 +57,12 @@ class Joined:
     an accelerator's matrix unit.
     """
 
-    def __init__(self, prompts: Prompts, layers: Sequence[KeyValues], samples: int, length: int, scale: float):
+    def __init__(
+        self, prompts: Prompts, layers: Sequence[KeyValues], samples: int, length: int, scale: float, multiple: int
+    ):
+        """`layers` as above; where S is no `multiple`, queries of nothing fill it up."""
         self._layers, self._samples, self._length, self._scale = layers, samples, length, scale
+        self._spare_queries = -samples % multiple
         self._prompt_length = prompts.tokens_BxP.shape[1]
         self._spare = -(self._prompt_length + samples * length) % _MULTIPLE
 
@@ -77,11 +81,12 @@ class Joined:
         return jax.tree.map(reorder, own)
 
     def mask(self, own_mask_L: jax.Array, prompt_mask_BxP: jax.Array) -> jax.Array:
-        is_own_SxS = jnp.eye(self._samples, dtype=bool)
-        own_SxC = (own_mask_L[None, :, None] & is_own_SxS[:, None, :]).reshape(self._samples, -1)
+        sample_R = jnp.pad(jnp.arange(self._samples), (0, self._spare_queries), mode="edge")  # they, too, see some key
+        is_own_RxS = sample_R[:, None] == jnp.arange(self._samples)[None]
+        own_RxC = (own_mask_L[None, :, None] & is_own_RxS[:, None, :]).reshape(len(sample_R), -1)
         batch = len(prompt_mask_BxP)
-        parts = (prompt_mask_BxP[:, None, :], own_SxC[None], jnp.zeros((1, 1, self._spare), bool))
-        return jnp.concatenate([jnp.broadcast_to(part, (batch, self._samples, part.shape[-1])) for part in parts], -1)
+        parts = (prompt_mask_BxP[:, None, :], own_RxC[None], jnp.zeros((1, 1, self._spare), bool))
+        return jnp.concatenate([jnp.broadcast_to(part, (batch, len(sample_R), part.shape[-1])) for part in parts], -1)
 
     def attend(
         self, layer: int, q_BxSxGxMxK: jax.Array, new: KeyValues, own: KeyValues, step: jax.Array, mask: jax.Array
@@ -93,4 +98,5 @@ class Joined:
             return jax.lax.dynamic_update_slice(joined, jnp.moveaxis(new_BxSxGxK, 1, 2), (zero, zero, first, zero))
 
         own = jax.tree.map(insert, own, new)
-        return attend_joined(q_BxSxGxMxK, own, mask, self._scale), own
+        q_BxRxGxMxK = jnp.pad(q_BxSxGxMxK, [(0, 0), (0, self._spare_queries), (0, 0), (0, 0), (0, 0)])
+        return attend_joined(q_BxRxGxMxK, own, mask, self._scale)[:, : self._samples], own

@@ -33,8 +33,11 @@ class Decoder:
         flat = [jax.tree.map(lambda x, layer=layer: x[layer], prompt.layers) for layer in range(architecture.depth)]
         by_heads = [each.by_heads(architecture.key_value_heads) for each in flat]
         layers = [jax.tree.map(lambda x: jnp.moveaxis(x, 2, 1), each) for each in by_heads]  # [B, G, P, K]
-        kept = Joined if model.layout.has_few_kernels else Apart
-        self._cache = kept(prompts, layers, samples, length, architecture.attention_scale)
+        of_cache = prompts, layers, samples, length, architecture.attention_scale
+        if model.layout.has_few_kernels:
+            self._cache = Joined(*of_cache, model.layout.multiple_of_samples)
+        else:
+            self._cache = Apart(*of_cache)
         self.empty_cache: Cache = self._cache.empty()
         self._model, self._prompt_tokens, self._length = model, prompts, length
         self._blocks = model.separate_blocks()

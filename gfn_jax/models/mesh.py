@@ -131,10 +131,14 @@ def model_layout(mesh: Mesh, *, fsdp: bool, of_shard: bool = False) -> Layout:
     """
     fsdp = fsdp and mesh.shape["data"] > 1
     # On accelerators small products wait for memory and, on GPUs, for their own launch.
-    is_accelerator = mesh.devices.flat[0].platform != "cpu"
+    platform = mesh.devices.flat[0].platform
+    decoding: dict[str, Any] = {
+        "has_few_kernels": platform != "cpu",
+        "multiple_of_samples": 8 if platform == "gpu" else 1,
+    }
     shards = 1 if of_shard else batch_size(mesh)
     if mesh.shape["model"] == 1 and not fsdp:
-        return Layout(shards=shards, has_few_kernels=is_accelerator)
+        return Layout(shards=shards, **decoding)
 
     def spread(x: jax.Array) -> jax.Array:
         prompts = None if of_shard else BATCH_AXES
@@ -148,7 +152,7 @@ def model_layout(mesh: Mesh, *, fsdp: bool, of_shard: bool = False) -> Layout:
         return jax.lax.with_sharding_constraint(weight, NamedSharding(mesh, spec))
 
     split = frozenset(_RULES) if mesh.shape["model"] > 1 else frozenset()
-    return Layout(spread, whole if fsdp else None, shards, split, has_few_kernels=is_accelerator)
+    return Layout(spread, whole if fsdp else None, shards, split, **decoding)
 
 
 def _is_scale(path: tuple[str, ...]) -> bool:

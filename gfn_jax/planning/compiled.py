@@ -18,6 +18,7 @@ _CALLED = re.compile(
 )
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CONDITION = re.compile(r"condition=%([\w.\-]+)")
+_INDEX = re.compile(r"index=(\d+)")
 _NUMBER = re.compile(r"^(\d+)\)")
 _CONTRACTED = re.compile(r'lhs_contracting_dim(s=\{[\d,]*\}|ensions":\[[\d",]*\])')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
@@ -74,6 +75,7 @@ class Program:
             elif current is not None and (found := _INSTRUCTION.match(line)):
                 current.append((found[1], found[2], found[3], found[4]))
         self._open_loops, self._entry = open_loops, entry
+        self._instructions = {name: (operation, rest) for name, _, operation, rest in self._all()}
         self.instructions = list(self._run(entry, 1.0))
         self._made = {name: _arrays(made) for name, made, _, _ in self._all()}
 
@@ -98,12 +100,29 @@ class Program:
         return total
 
     def _trips(self, rest: str) -> int:
-        """How often a loop runs: as the compiler says, or the bound that its counter is compared with."""
+        """How often a loop runs: as the compiler says, or from where its counter begins to what it is compared with."""
         if said := _TRIPS.search(rest):
             return int(said[1])
         condition = _CONDITION.search(rest)
         bounds = self._constants(condition[1]) if condition else []
-        return max(bounds, default=self._open_loops)
+        return max(bounds) - self._start(rest, condition[1]) if condition and bounds else self._open_loops
+
+    def _start(self, rest: str, condition: str) -> int:
+        """What the counter is at first that a loop's condition reads; 0 where the program does not say."""
+        read = (
+            _INDEX.search(of_condition)
+            for _, made, operation, of_condition in self._computations[condition]
+            if operation == "get-tuple-element" and made.startswith("s32[]")
+        )
+        counter = next((int(found[1]) for found in read if found), None)
+        if counter is None:
+            return 0
+        state = self._instructions[_names(rest)[0]]
+        operation, operands = self._instructions[_names(state[1])[counter]] if state[0] == "tuple" else state
+        while operation == "copy":
+            operation, operands = self._instructions[_names(operands)[0]]
+        number = _NUMBER.match(operands)
+        return int(number[1]) if operation == "constant" and number else 0
 
     def _constants(self, computation: str) -> list[int]:
         """The integers above 1 in a computation and in those that it calls."""

@@ -96,7 +96,9 @@ class Outline:
 
     def validation(self, length: int) -> Iterator[Named]:
         rows = self.context.rows.sharding
-        functions = ValidationFunctions(self.config, self.structure, self.rules, rows)
+        functions = ValidationFunctions(
+            self.structure, self.rules, rows, self.config.eval.samples_per_prompt, self.config.seed
+        )
         prompts = Prompts.shapes(self.config.eval.prompts_per_batch, length, rows)
         for call in functions.to_compile(self.structure.abstract_adapter, self.frozen, prompts):
             yield self._named(f"val. {call.function.__name__}", length, call)
@@ -113,7 +115,8 @@ class Outline:
             yield self._named(f"eval. {name}", length, call)
 
     def _named(self, name: str, length: int, call: Call) -> Named:
-        return Named(name, length, call, self.mesh.size, self.config.sampling.max_len)
+        """A program whose loop, if its end depends on data, reads all tokens but the last one that it draws."""
+        return Named(name, length, call, self.mesh.size, self.config.sampling.max_len - 1)
 
     def answers(self) -> Iterator[Named]:
         """The frozen model's answers to questions, where the reward asks for some."""
@@ -131,7 +134,7 @@ class Outline:
         )
         for call in answerer.to_compile(self._own_frozen()):
             length = call.arguments[1].tokens_BxP.shape[1]
-            yield Named("answers", length, call, self.context.rows.local_mesh.size, config.max_new_tokens)
+            yield Named("answers", length, call, self.context.rows.local_mesh.size, config.max_new_tokens - 1)
 
     def _own_frozen(self) -> Any:
         local = self.context.rows.local_mesh
@@ -162,7 +165,8 @@ def outline(
     rules = make_rules(banned, padded, terminator, sampling.min_len, sampling.max_len, sampling.support_min_p)
     own_structure = structure.with_layout(model_layout(rows.local_mesh, fsdp=config.mesh.fsdp))
     no_tokenizer: Any = _NoTokenizer()
-    context = RewardContext(config, structure, own_structure, no_tokenizer, terminator, rows, Stopwatch())
+    settings = config.reward, sampling.max_len, config.data.prompt_buckets
+    context = RewardContext(*settings, structure, own_structure, no_tokenizer, terminator, rows, Stopwatch())
     reward = LikelihoodReward(context)
     return Outline(
         config, structure, mesh, rules, context, reward, StepFunctions(config, structure, reward, rules, mesh)

@@ -66,7 +66,7 @@ class ContradictionReward(Reward):
 
         Raises `UserError` where a question and its answer may not fit into the model's context.
         """
-        config = context.config.reward
+        config = context.settings
         self.granularity = config.granularity
         # Without a weight the original fact is a figure alone, and judged where texts end: see `request`.
         self.version = 3 if config.original_weight else 2
@@ -79,10 +79,10 @@ class ContradictionReward(Reward):
             config.answers,
             context.own_structure,
             context.tokenizer,
-            context.config.data.prompt_buckets,
+            context.prompt_buckets,
             context.rows.local(),
             beginning=beginning,
-            room=bare + context.config.sampling.max_len + 1,
+            room=bare + context.max_len + 1,
         )
         self._log_likelihood = make_log_likelihood(context)
         self._answers: Recent[str, Answer] = Recent(config.cache_mb)

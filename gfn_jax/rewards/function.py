@@ -23,7 +23,7 @@ from gfn_jax.types import Prompts, Trajectories
 
 def with_function(reward: Reward, context: RewardContext) -> Reward:
     """The reward, with the terms of the function that the configuration names, or that the context has."""
-    return FunctionReward(reward, context) if context.config.reward.function.name else reward
+    return FunctionReward(reward, context) if context.settings.function.name else reward
 
 
 class FunctionReward(Addition):
@@ -31,7 +31,7 @@ class FunctionReward(Addition):
 
     def __init__(self, inner: Reward, context: RewardContext):
         super().__init__(inner)
-        config = context.config.reward.function
+        config = context.settings.function
         self._context, self._weights = context, config.weights
         if config.granularity == "terminal":
             self.granularity = "terminal"
@@ -41,9 +41,7 @@ class FunctionReward(Addition):
             self._pool = WorkerPool("gfn_jax.rewards.user_function:UserFunction", {"name": config.name}, **limits)
         else:
             self._pool = _Here(UserFunction(config.name, self._function))
-        self._judge = Judgements[tuple[str, str]](
-            self._pool, "terms", config.batch_size, context.config.reward.cache_mb
-        )
+        self._judge = Judgements[tuple[str, str]](self._pool, "terms", config.batch_size, context.settings.cache_mb)
         self._names: tuple[str, ...] = ()
 
     def request(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from gfn_jax.config.schema import Config, Judge
+from gfn_jax.config.schema import Judge, Reward
 from gfn_jax.models.hf_files import classifier_sha256, find_classifier
 from gfn_jax.rewards import side_process
 from gfn_jax.rewards.recent import Recent
@@ -14,9 +14,9 @@ from gfn_jax.rewards.side_process import WorkerPool
 CLASSIFIER = "gfn_jax.rewards.classifier:Classifier"
 
 
-def import_ahead(config: Config) -> None:
-    """Begins to import what the judges of a configuration stand on, if any; before jax, which takes as long."""
-    if any(judge.name_or_path and judge.device == "cpu" for judge in (config.reward.nli, config.reward.sentences)):
+def import_ahead(settings: Reward) -> None:
+    """Begins to import what the judges of a reward stand on, if any; before jax, which takes as long."""
+    if any(judge.name_or_path and judge.device == "cpu" for judge in (settings.nli, settings.sentences)):
         side_process.import_ahead()
 
 

@@ -48,8 +48,8 @@ class LikelihoodReward(Reward):
     gives_log_likelihood = True
 
     def __init__(self, context: RewardContext):
-        self.granularity = context.config.reward.granularity
-        self._weight = context.config.reward.likelihood_weight
+        self.granularity = context.settings.granularity
+        self._weight = context.settings.likelihood_weight
         self._log_likelihood = make_log_likelihood(context)
 
     def components(

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
-from gfn_jax.config.schema import Config
+from gfn_jax.config import schema
 from gfn_jax.models.parts import ModelStructure, Weights
 from gfn_jax.runtime.rows import Rows
 from gfn_jax.runtime.stopwatch import Stopwatch
@@ -29,6 +29,9 @@ class Call(NamedTuple):
 class RewardContext:
     """What a reward may be built from.
 
+    settings       the configuration's section `reward`
+    max_len        the most tokens of a continuation, without ⊤
+    prompt_buckets  the lengths that prompts are padded to
     structure      the model, for what all processes compute together
     own_structure  the same, for what this one computes alone on its own devices
     rows           how a batch's leading axis lies on the mesh, and which of them are this process's
@@ -37,7 +40,9 @@ class RewardContext:
     function       a reward of the user's, where it was given as a function and not by its name alone
     """
 
-    config: Config
+    settings: schema.Reward
+    max_len: int
+    prompt_buckets: tuple[int, ...]
     structure: ModelStructure
     own_structure: ModelStructure
     tokenizer: Tokenizer

@@ -24,7 +24,7 @@ _KEYS = ("reward.sentences.name_or_path", "reward.sentences.label")
 
 def with_sentences(reward: Reward, context: RewardContext) -> Reward:
     """The reward, with the term where the configuration gives it a weight."""
-    return SentenceReward(reward, context) if context.config.reward.sentences.weight else reward
+    return SentenceReward(reward, context) if context.settings.sentences.weight else reward
 
 
 class SentenceReward(Addition):
@@ -32,12 +32,12 @@ class SentenceReward(Addition):
 
     def __init__(self, inner: Reward, context: RewardContext):
         super().__init__(inner)
-        config = context.config.reward.sentences
+        config = context.settings.sentences
         self._context, self._weight = context, config.weight
         self._pool, self._judge = None, _judge_form
         if config.name_or_path:
             self._pool = JudgePool(CLASSIFIER, config, _KEYS[0], label=config.label, keys=_KEYS)
-            cache_mb = context.config.reward.cache_mb
+            cache_mb = context.settings.cache_mb
             self._judge = Judgements[str](self._pool, "log_probabilities", config.batch_size, cache_mb).request
 
     def request(

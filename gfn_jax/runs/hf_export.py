@@ -19,7 +19,7 @@ from huggingface_hub import split_state_dict_into_shards_factory
 from rich.console import Console
 from rich.progress import track
 
-from gfn_jax.config.schema import Config
+from gfn_jax.config.schema import Model
 from gfn_jax.models import peft_adapters
 from gfn_jax.models.hf_architecture import named_config, read_settings
 from gfn_jax.models.hf_files import TOKENIZER_FILES, find_directory, find_model, is_local, save_tensors
@@ -82,7 +82,7 @@ def export_merged(
         weights = merge(structure, run.snapshot.state.adapter, run.experiment.frozen, jnp.dtype(dtype))
         tensors = dict(to_hugging_face(weights, structure.architecture))
         _save_tensors(tensors, directory, console)
-        _write_architecture(config, directory, dtype)
+        _write_architecture(config.model, directory, dtype)
         _write_companions(run, directory, workdir, config.model.name_or_path, is_merged=True)
     _say(console, run, out, f"{dtype} model")
 
@@ -124,9 +124,9 @@ def _save_tensors(tensors: dict[str, Callable[[], np.ndarray]], directory: Path,
         _write_json(directory / "model.safetensors.index.json", index)
 
 
-def _write_architecture(config: Config, directory: Path, dtype: str) -> None:
-    name = config.model.name_or_path
-    if config.model.random_init:
+def _write_architecture(model: Model, directory: Path, dtype: str) -> None:
+    name = model.name_or_path
+    if model.random_init:
         published, _ = named_config(name)
     else:  # beside the weights, whatever a published model of that name has
         published = read_settings(find_model(name, "model.name_or_path") / "config.json")

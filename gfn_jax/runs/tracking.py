@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gfn_jax.config.schema import Config
+from gfn_jax.config.schema import Config, Tracking
 from gfn_jax.runs.directory import namespace, read_run_id
 from gfn_jax.runtime import distributed
 from gfn_jax.runtime.errors import ElsewhereError, TrainingError, UserError
@@ -177,9 +177,9 @@ class Tracker:
             self._wandb.log(figures, step=step)
 
 
-def check_login(config: Config) -> None:
+def check_login(settings: Tracking) -> None:
     """Raises `UserError` where Weights & Biases is wanted online and nobody is logged in."""
-    if config.tracking.wandb == "online":
+    if settings.wandb == "online":
         import wandb
 
         if wandb.api.api_key is None:

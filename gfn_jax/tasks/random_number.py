@@ -102,7 +102,7 @@ class NumberReward(Reward):
     """log R of numbers from a table, and one value for all other strings of digits."""
 
     def __init__(self, context: RewardContext, log_r: Mapping[str, float], invalid_log_r: float):
-        self.granularity = context.config.reward.granularity
+        self.granularity = context.settings.granularity
         tokenizer = context.tokenizer
         digit_of_V = np.zeros(len(tokenizer.items), np.int32)
         for digit in DIGITS:
@@ -114,7 +114,7 @@ class NumberReward(Reward):
                 )
             digit_of_V[index] = int(digit)
         # All strings of digits, numbered shortest first: one digit more leads from number n to 10 n + 1 + digit.
-        max_len = context.config.sampling.max_len
+        max_len = context.max_len
         log_r_of = np.full(_number("9" * max_len) + 1, invalid_log_r)
         log_r_of[[_number(text) for text in log_r]] = list(log_r.values())
 

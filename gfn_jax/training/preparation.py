@@ -37,6 +37,7 @@ from gfn_jax.runtime import distributed
 from gfn_jax.runtime.errors import UserError
 from gfn_jax.runtime.json_files import read_json, replace_file
 from gfn_jax.runtime.machine import describe_devices, describe_machine, rounding_changes
+from gfn_jax.tasks import make_task
 from gfn_jax.training.replay_rows import make_buffer
 
 
@@ -66,8 +67,8 @@ def prepare(
         distributed.check_same({"configuration": config.model_dump_json()})
         check_ownership(workdir, config)
         if is_main:
-            check_login(config)
-        examples = Examples.load(config)
+            check_login(config.tracking)
+        examples = Examples.load(make_task(config), config.seed)
         data_hash = examples.sha256()
         check_data(workdir, data_hash)
     run_id = distributed.of_main(read_run_id(workdir))
@@ -75,7 +76,7 @@ def prepare(
     everything = [*examples.train, *examples.validation]
     with distributed.in_agreement():
         distributed.check_same({"content in its data files": data_hash})
-        buffer = make_buffer(config, name)
+        buffer = make_buffer(config.replay, name)
         experiment = stack.enter_context(build(with_kept_beginning(workdir, config), function))
         check_splits("train.prompts_per_step", config.train.prompts_per_step, batch_size(experiment.mesh))
         experiment.check_prompts(everything)

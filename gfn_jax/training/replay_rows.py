@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gfn_jax.config.schema import Config
+from gfn_jax.config.schema import Replay
 from gfn_jax.experiment.batches import Replayed
 from gfn_jax.experiment.experiment import Experiment
 from gfn_jax.replay.admission import Admission, Outcome
@@ -28,15 +28,14 @@ from gfn_jax.training.row_entries import RowEntries
 from gfn_jax.types import Trajectories
 
 
-def make_buffer(config: Config, namespace: str) -> ReplayBuffer:
+def make_buffer(settings: Replay, namespace: str) -> ReplayBuffer:
     """The buffer that a configuration asks for; raises `UserError` where its server does not answer."""
-    replay = config.replay
-    admission = Admission(replay.capacity, replay.min_edit_distance)
-    if replay.backend == "memory" or not replay.fraction:
+    admission = Admission(settings.capacity, settings.min_edit_distance)
+    if settings.backend == "memory" or not settings.fraction:
         return MemoryReplay(admission)
     from gfn_jax.replay.redis import RedisReplay, connect  # slow to import
 
-    return RedisReplay(connect(replay.url, replay.password_variable), namespace, admission)
+    return RedisReplay(connect(settings.url, settings.password_variable), namespace, admission)
 
 
 @dataclasses.dataclass(frozen=True)

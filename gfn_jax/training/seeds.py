@@ -25,6 +25,7 @@ from gfn_jax.replay.memory import MemoryReplay
 from gfn_jax.runs.directory import check_data, check_ownership, claimed, read_run_id
 from gfn_jax.runtime.errors import UserError
 from gfn_jax.runtime.progress import has_bars
+from gfn_jax.tasks import make_task
 from gfn_jax.text.prompts import read_objects
 from gfn_jax.training.row_entries import RowEntries
 from gfn_jax.types import Prompts, Trajectories
@@ -45,7 +46,7 @@ def seed_replay(config: Config, workdir: Path, pool: Path, console: Console) -> 
     check_ownership(workdir, config)
     if not config.replayed_per_prompt:
         raise UserError("replay.fraction is 0: this run replays nothing")
-    examples = Examples.load(config)
+    examples = Examples.load(make_task(config), config.seed)
     data_hash = examples.sha256()
     check_data(workdir, data_hash)
     with build(config) as experiment:

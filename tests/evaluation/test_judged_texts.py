@@ -13,15 +13,25 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from gfn_jax.config.schema import Config, Reward
 from gfn_jax.evaluation.comparison import Written
 from gfn_jax.evaluation.embedder import Embedder
 from gfn_jax.evaluation.judged_texts import RUNS_OWN, Judges, judged_figures
 from gfn_jax.runtime.errors import UserError
+from gfn_jax.tasks import Task, make_task
 from gfn_jax.tasks.contradiction import FactEdit
 
 WORDS = ["Mara", "lamp", "boat", "the", "night", "cold", "rain", "dog", "bought", "went", "home", "of", "dark"]
 GLOOMY = Judges("", str(MINIATURE / "mood"), "gloomy", "")
-CONFIG = config(data__path="-", model__name_or_path="-", reward__sentences__batch_size=8)
+OTHERS = {"data__path": "-", "model__name_or_path": "-"}
+
+
+def of_run(settings: Config) -> tuple[Reward, Task]:
+    """What the figures of a run's texts are made from."""
+    return settings.reward, make_task(settings)
+
+
+OF_RUN = of_run(config(**OTHERS, reward__sentences__batch_size=8))
 
 
 def written(texts):
@@ -79,7 +89,7 @@ def test_a_text_that_is_too_long_is_cut(directory):
 def test_the_distance_is_the_mean_over_pairs_and_0_of_equal_texts(directory):
     drawn = [["The night was cold.", " Mara bought a lamp.", "A dog."], [" A dog."] * 3, ["A dog.", " A dog.", "Mara."]]
     own = SentenceTransformer(directory, device="cpu")
-    with judged_figures(Judges(directory, "", "", ""), CONFIG) as (distance,):
+    with judged_figures(Judges(directory, "", "", ""), *OF_RUN) as (distance,):
         found = distance(written(drawn))["embedding_distance"]
     for texts, value in zip(drawn, found, strict=True):
         rows = own.encode([text.strip() for text in texts])
@@ -104,16 +114,15 @@ def test_acceptable_is_the_share_that_the_classifier_gives_the_label():
 
     expected = [np.mean([is_gloomy(text) for text in texts]) for texts in drawn]
     assert sorted(expected) == [0, 0.5, 1]
-    with judged_figures(GLOOMY, CONFIG) as (acceptable,):
+    with judged_figures(GLOOMY, *OF_RUN) as (acceptable,):
         assert acceptable(written(drawn))["acceptable"].tolist() == expected
     own = {"reward__sentences__name_or_path": GLOOMY.sentence_model, "reward__sentences__label": "calm"}
-    run = config(data__path="-", model__name_or_path="-", **own)
-    with judged_figures(RUNS_OWN, run) as (acceptable,):
+    with judged_figures(RUNS_OWN, *of_run(config(**OTHERS, **own))) as (acceptable,):
         assert acceptable(written(drawn))["acceptable"].tolist() == [1 - share for share in expected]
 
 
 def test_without_a_model_there_is_no_figure():
-    with judged_figures(RUNS_OWN, CONFIG) as figures:
+    with judged_figures(RUNS_OWN, *OF_RUN) as figures:
         assert figures == []
 
 
@@ -125,7 +134,7 @@ def test_what_cannot_be_had_is_one_line_that_names_the_flag(directory):
         embedder(directory, device="teapot")
     with (
         pytest.raises(UserError, match=r"do not say which is 'toxic': .*Set --sentence_label to its index"),
-        judged_figures(GLOOMY._replace(sentence_label="toxic"), CONFIG),
+        judged_figures(GLOOMY._replace(sentence_label="toxic"), *OF_RUN),
     ):
         pass
 
@@ -133,7 +142,7 @@ def test_what_cannot_be_had_is_one_line_that_names_the_flag(directory):
 def test_a_label_without_a_classifier_is_refused():
     with (
         pytest.raises(UserError, match="--sentence_label is of a classifier: name it with --sentence_model"),
-        judged_figures(Judges("", "", "gloomy", ""), CONFIG),
+        judged_figures(Judges("", "", "gloomy", ""), *OF_RUN),
     ):
         pass
 
@@ -142,7 +151,7 @@ def test_a_missing_package_is_named(monkeypatch, directory):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with (
         pytest.raises(UserError, match=r"--embedding_model needs .*pip install gfn-jax\[eval\]"),
-        judged_figures(Judges(directory, "", "", ""), CONFIG),
+        judged_figures(Judges(directory, "", "", ""), *OF_RUN),
     ):
         pass
 
@@ -168,10 +177,10 @@ def test_a_second_judge_says_what_its_model_does_of_the_answers_to_questions():
     assert 0 < np.mean(discriminating) < 1
     remarks = [[{"answer": answer} for answer in own] for own in answers]
     second = Judges("", "", "", str(MINIATURE / "nli"))
-    with judged_figures(second, contradiction_config()) as (figures,):
+    with judged_figures(second, *of_run(contradiction_config())) as (figures,):
         found = figures(Written(examples, [["?", "?"]] * 2, lambda: remarks))
     assert found["second_judge_contradiction_rate"].tolist() == rates
     assert found["second_judge_discriminates"].tolist() == discriminating
     refused = pytest.raises(UserError, match="--second_judge is of answers to questions")
-    with refused, judged_figures(second, config(data__path="-", model__name_or_path="-")):
+    with refused, judged_figures(second, *OF_RUN):
         pass

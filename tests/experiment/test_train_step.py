@@ -76,7 +76,17 @@ def run_steps(world, mesh_shape, steps=3, microbatch=4, dtype_config="float32"):
     mesh = make_mesh(*mesh_shape)
     rows = Rows(mesh)
     reward = LikelihoodReward(
-        RewardContext(settings, world.structure, world.structure, None, world.rules.terminator, rows, Stopwatch())
+        RewardContext(
+            settings.reward,
+            settings.sampling.max_len,
+            settings.data.prompt_buckets,
+            world.structure,
+            world.structure,
+            None,
+            world.rules.terminator,
+            rows,
+            Stopwatch(),
+        )
     )
     functions = StepFunctions(settings, world.structure, reward, world.rules, mesh)
     frozen = jax.device_put(world.frozen, weight_shardings(mesh, world.structure, fsdp=settings.mesh.fsdp))

@@ -20,7 +20,7 @@ WITH_WINDOWS = GROUPED | {"model_type": "gemma3_text"} | OF_TYPE["gemma3_text"]
 
 def decoded(dtype, *, few: bool, alpha: float = 7.0):
     """Hidden states of continuations that once change places, as in a beam search."""
-    layout = dataclasses.replace(WHEREVER, has_few_kernels=few)
+    layout = dataclasses.replace(WHEREVER, has_few_kernels=few, multiple_of_samples=2)
     lora = LoRAConfig(2, alpha, ("all-linear",))
     architecture = make_architecture(WITH_WINDOWS, "GROUPED")
     structure = ModelStructure(architecture, lora, dtype=dtype, remat=False, layout=layout)

@@ -69,11 +69,11 @@ def test_flops_are_counted_as_often_as_loops_run():
 
 
 def test_a_tpus_text_is_read_with_its_loops_and_its_padding():
-    """As its compiler writes it: no trip count, tiles of 8 x 128, cycles of each fusion."""
+    """As its compiler writes it: no trip count, a counter from 2 to 7, tiles of 8 x 128, cycles of each fusion."""
     program = Program(
         """
-%body (p: (s32[], bf16[3,5,64])) -> (s32[], bf16[3,5,64]) {
-  %p = (s32[]{:T(128)}, bf16[3,5,64]{2,1,0:T(8,128)(2,1)}) parameter(0)
+%body (p: (bf16[3,5,64], s32[])) -> (bf16[3,5,64], s32[]) {
+  %p = (bf16[3,5,64]{2,1,0:T(8,128)(2,1)}, s32[]{:T(128)}) parameter(0)
   %f = bf16[3,5,64]{2,1,0:T(8,128)(2,1)} fusion(%p), kind=kLoop, calls=%inner, backend_config={"estimated_cycles":"100"}
 }
 
@@ -82,18 +82,22 @@ def test_a_tpus_text_is_read_with_its_loops_and_its_padding():
   %c = bf16[3,5,64]{2,1,0:T(8,128)(2,1)} copy(%q), backend_config={"estimated_cycles":"999"}
 }
 
-%condition (p.1: (s32[], bf16[3,5,64])) -> pred[] {
+%condition (p.1: (bf16[3,5,64], s32[])) -> pred[] {
+  %i = s32[]{:T(128)} get-tuple-element(%p.1), index=1
   %n = s32[]{:T(128)} constant(7)
-  %lt = pred[]{:T(512)} compare(%p.1, %n), direction=LT
+  %lt = pred[]{:T(512)} compare(%i, %n), direction=LT
 }
 
 ENTRY %main (a: bf16[3,5,64]) -> bf16[3,5,64] {
-  %w = (s32[]{:T(128)}, bf16[3,5,64]{2,1,0:T(8,128)(2,1)}) while(%a), condition=%condition, body=%body
+  %one = s32[]{:T(128)} constant(2)
+  %first = s32[]{:T(128)} copy(%one)
+  %t = (bf16[3,5,64]{2,1,0:T(8,128)(2,1)}, s32[]{:T(128)}) tuple(%a, %first)
+  %w = (bf16[3,5,64]{2,1,0:T(8,128)(2,1)}, s32[]{:T(128)}) while(%t), condition=%condition, body=%body
   %g = bf16[3,5,64]{2,1,0:T(8,128)(2,1)} fusion(%w), kind=kLoop, calls=%inner, backend_config={"estimated_cycles":"30"}
 }
 """
     )
-    assert (program.work.cycles, program.work.kernels) == (7 * 100 + 30, 8)
+    assert (program.work.cycles, program.work.kernels) == ((7 - 2) * 100 + 30, 5 + 1 + 1)
     assert program.work_of_a_turn == (1, 100)
     assert program.padding == 2 * 3 * (8 * 128 - 5 * 64)
 

@@ -135,7 +135,7 @@ def prefixes(text):
 
 def test_the_figures_are_those_of_their_definition(experiment):
     """Against sums over all strings of digits; and a policy whose own distribution is the target has no KL from it."""
-    examples = Examples.load(experiment.config).validation
+    examples = Examples.load(experiment.task, experiment.config.seed).validation
     exact, prompts = exact_distributions(experiment, examples), experiment.encode(examples)
     targets = exact.targets(examples, prompts)
     figures, (row,) = exact.measure(experiment.adapter, prompts, targets)

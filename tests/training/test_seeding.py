@@ -3,11 +3,10 @@
 import json
 
 import pytest
-from helpers import last_snapshot, run, short_config
+from helpers import examples_of, last_snapshot, run, short_config
 from rich.console import Console
 from run_files import json_lines
 
-from gfn_jax.experiment.examples import Examples
 from gfn_jax.replay.admission import Admission
 from gfn_jax.replay.memory import MemoryReplay
 from gfn_jax.runtime.errors import UserError
@@ -15,7 +14,7 @@ from gfn_jax.training.seeds import seed_replay, sow
 
 
 def test_given_continuations_are_scored_and_sown_once(tmp_path):
-    first, second, *_ = Examples.load(short_config()).of_step(0, 4)
+    first, second, *_ = examples_of(short_config()).of_step(0, 4)
     lines = [
         {"prompt": first, "continuation": "Then she went home."},
         {"prompt": first, "continuation": "then she went home"},
@@ -62,7 +61,7 @@ def test_a_pool_that_is_none_is_refused_by_line(tmp_path, line, message):
 
 def test_a_pool_with_more_than_the_buffer_holds_is_refused(tmp_path):
     settings = short_config()
-    (prompt,) = Examples.load(settings).of_step(0, 1)
+    (prompt,) = examples_of(settings).of_step(0, 1)
     line = json.dumps({"prompt": prompt, "continuation": "He sat."}) + "\n"
     (tmp_path / "pool.jsonl").write_text(line * (settings.replay.total + 1))
     with pytest.raises(UserError, match=r"^--pool has 13 continuations .*more than replay\.total = 12: leave"):

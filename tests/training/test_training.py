@@ -11,14 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import MINIATURE, ROOT, contradiction_config, last_snapshot, run, short_config
+from helpers import MINIATURE, ROOT, contradiction_config, examples_of, last_snapshot, run, short_config
 from rich.console import Console
 from run_files import json_lines, without_times
 from safetensors.torch import load_file, save_file
 
 from gfn_jax.config.schema import Config, Section
 from gfn_jax.evaluation.validation import Validation
-from gfn_jax.experiment.examples import Examples
 from gfn_jax.experiment.experiment import build
 from gfn_jax.rewards.likelihood import LikelihoodReward
 from gfn_jax.rewards.names import RESERVED, check_names
@@ -173,13 +172,13 @@ def test_every_key_has_a_reader(finished, keys_read, recording):
     of_parts = {f"reward__{part}__{key}": value for part, keys in parts.items() for key, value in keys.items()}
     settings = contradiction_config(**of_parts)
     with recording(), build(settings) as experiment:
-        batch = Examples.load(settings).of_step(0, 2)
+        batch = examples_of(settings).of_step(0, 2)
         prompts = experiment.encode(batch)
         trajectories = experiment.functions.sample(experiment.adapter, experiment.frozen, prompts, 0)
         experiment.reward.components(experiment.frozen, batch, prompts, trajectories)
         experiment.reward.combine({name: jnp.zeros(1) for name in (*COMPONENTS, "boat")}, jnp.asarray(0))
     with recording(), pytest.raises(UserError, match="no Redis server answers"):
-        make_buffer(short_config(replay__backend="redis", replay__url="redis://localhost:1/0"), "name")
+        make_buffer(short_config(replay__backend="redis", replay__url="redis://localhost:1/0").replay, "name")
     # For tasks of one's own; a consent that only validation asks for; where wandb is not disabled.
     assert list(unread()) == ["task.options", "reward.allow_flat_target", "tracking.project"]
 
