@@ -6,7 +6,7 @@
 Each input is made of a whole one by random changes that (kind, seed, number) determine, and must end in a result or
 in one line, a `UserError` or a `TrainingError`, within a time and in memory that are bounded, and write nothing outside
 of the directory for it. With --only a single input is read, and how it fails is shown. What --out holds of other kinds
-stays there.
+stays there. Ends with status 1 where an input ended otherwise, or something was written elsewhere.
 """
 
 import argparse
@@ -154,6 +154,7 @@ def main() -> None:
 
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, resource.RLIM_INFINITY))
         watch = Watch(place)
+        is_good = True
         found = json.loads(arguments.out.read_text()) if arguments.out and arguments.out.exists() else {}
         for kind in arguments.kind.split(",") if arguments.kind else KINDS:
             directory = place / kind
@@ -173,6 +174,9 @@ def main() -> None:
             if arguments.out:
                 watch.outside.clear()
                 arguments.out.write_text(json.dumps(found, indent=1) + "\n")
+            is_good = is_good and not (own["unexpected"] or own["written_outside"])
+    if not is_good:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -239,7 +239,7 @@ def adapter(place: Path) -> Try:
 
 def gguf(place: Path) -> Try:
     """A GGUF file, by the program that converts it."""
-    whole = _gguf(place / "whole.gguf")
+    whole = whole_gguf(place / "whole.gguf")
 
     def read(rng: random.Random) -> None:
         content = whole[: rng.randint(0, 6000)] if rng.randrange(10) == 0 else whole
@@ -313,7 +313,7 @@ def checkpoint(place: Path) -> Try:
             content = (original / file).read_bytes()
             is_json = content[:1] == b"{" and content[-1:] == b"}"
             (copy / file).write_bytes((changed_json if is_json else changed_bytes)(rng, content))
-        with Checkpoints(copy, experiment.frozen_sha256, keep_best="elbo") as checkpoints:
+        with Checkpoints(copy, experiment.model_content, keep_best="elbo") as checkpoints:
             rng.choice((checkpoints.restore_best, checkpoints.restore_latest))(like)
 
     return read
@@ -421,7 +421,7 @@ def of_pieces() -> dict[str, bytes]:
     return {"tokenizer.json": made.to_str().encode()}
 
 
-def _gguf(file: Path) -> bytes:
+def whole_gguf(file: Path) -> bytes:
     """A llama of two layers with a tokenizer of bytes."""
     writer = GGUFWriter(file, "llama")
     writer.add_context_length(64)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -406,6 +407,12 @@ def test_replayed_rows_repeat_what_was_rewarded(settings):
         rtol=1e-5,
     )
     assert experience.statistics(recalled, outcome)["fill"] == 1
+    drawn = experience.draw(1, batch)
+    endless = [
+        [replace(each, is_terminable=np.append(each.is_terminable[:-1], False)) for each in own]
+        for own in drawn.entries
+    ]
+    assert not any(experience.only_usable(replace(drawn, entries=endless), components).entries)
     of_another_run = {"of_another_run": components["log_likelihood"]}
     recalled = experience.only_usable(experience.draw(1, batch), of_another_run)
     assert experience.rows(recalled, of_another_run).is_absent_N.all()

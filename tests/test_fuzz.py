@@ -6,7 +6,7 @@ import fuzz
 import fuzz_targets
 import pytest
 
-from gfn_jax.models import peft_adapters
+from gfn_jax.models import gguf_conversion, peft_adapters
 from gfn_jax.models.hf_architecture import make_architecture
 from gfn_jax.models.hf_files import weight_files
 from gfn_jax.runtime.errors import UserError
@@ -71,6 +71,26 @@ def test_merges_of_other_items_and_ids_beyond_any_vocabulary_are_refused(tmp_pat
     files = {"tokenizer.json": json.dumps(content).encode()}
     with pytest.raises(UserError, match=r"its tokenizer has the id 2147483648"):
         Tokenizer(fuzz_targets.written(tmp_path / "tokenizer", files))
+
+
+def test_what_a_tokenizer_puts_around_texts_has_names_that_stand_for_something(tmp_path):
+    content = json.loads(fuzz_targets.of_bytes()["tokenizer.json"])
+    template = [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "nobody", "type_id": 0}}]
+    around = {"type": "TemplateProcessing", "single": template, "pair": [], "special_tokens": {}}
+    content["post_processor"] = {"type": "Sequence", "processors": [around]}
+    files = {"tokenizer.json": json.dumps(content).encode()}
+    with pytest.raises(UserError, match="its tokenizer puts 'nobody' around texts, and does not say what it is"):
+        Tokenizer(fuzz_targets.written(tmp_path / "tokenizer", files))
+
+
+def test_a_gguf_file_that_speaks_of_more_than_it_holds_is_refused_at_once(tmp_path):
+    whole = fuzz_targets.whole_gguf(tmp_path / "whole.gguf")
+    key = b"tokenizer.ggml.merges"
+    length = whole.index(key) + len(key) + 4 + 4  # behind the types of the value, an array, and of its items
+    assert whole[length : length + 8] == (2).to_bytes(8, "little")
+    (tmp_path / "long.gguf").write_bytes(whole[:length] + (2**40).to_bytes(8, "little") + whole[length + 8 :])
+    with pytest.raises(ValueError, match="it is cut short or damaged"):
+        gguf_conversion.convert(tmp_path / "long.gguf", tmp_path / "converted")
 
 
 def test_a_base_that_is_no_name_is_none(tmp_path):

@@ -231,16 +231,22 @@ class Validation:
         frozen_states = self._of_states(frozen_scores, batch.frozen_components())
         fetch = experiment.rows.fetch
         g_NxT, log_r_NxT = fetch(self._of_states(scores, components))
-        frozen_g_NxT, frozen_length = fetch((frozen_states[0], batch.frozen_trajectories.length_N))
+        frozen_g_NxT, frozen_length, may_stop_NxT = fetch(
+            (frozen_states[0], batch.frozen_trajectories.length_N, frozen_scores.is_terminable_NxT)
+        )
         host, terms = fetch((trajectories, dict(components)))
 
         def by_prompt(values_N: np.ndarray) -> np.ndarray:
             return np.asarray(values_N, np.float64).reshape(-1, self._samples)
 
         def at(length_N: np.ndarray, values_NxT: np.ndarray) -> np.ndarray:
-            return by_prompt(np.take_along_axis(values_NxT, length_N[:, None], 1))
+            """Where texts end; NaN for what is not finite, which is no reward."""
+            last = by_prompt(np.take_along_axis(values_NxT, length_N[:, None], 1))
+            return np.where(np.isfinite(last), last, np.nan)
 
-        g, log_r, frozen_g = at(host.length_N, g_NxT), at(host.length_N, log_r_NxT), at(frozen_length, frozen_g_NxT)
+        g, log_r = at(host.length_N, g_NxT), at(host.length_N, log_r_NxT)
+        # Of another policy than drew it, a text's end may lie beyond the support.
+        frozen_g = at(frozen_length, np.where(may_stop_NxT, frozen_g_NxT, np.nan))
         last = {name: at(host.length_N, values) for name, values in terms.items()}
         texts = experiment.texts(trajectories)
         texts_by_prompt = [texts[first : first + self._samples] for first in range(0, len(texts), self._samples)]
@@ -276,11 +282,14 @@ def mixture_variance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     apart than the distributions', by what their own variances are over the number of samples. A sample that has no
     reward is left out, as a NaN.
     """
-    count = np.minimum(*(np.isfinite(values).sum(1) for values in (one, other)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of prompts that have none
-        within = (np.nanvar(one, 1, ddof=1) + np.nanvar(other, 1, ddof=1)) / 2
-        return within * (1 - 1 / (2 * count)) + np.square(_mean(one) - _mean(other)) / 4
+        variances = [np.nanvar(values, 1, ddof=1) for values in (one, other)]
+    within = [
+        variance * (1 / 2 - 1 / (4 * np.maximum(np.isfinite(values).sum(1), 1)))
+        for variance, values in zip(variances, (one, other), strict=True)
+    ]
+    return within[0] + within[1] + np.square(_mean(one) - _mean(other)) / 4
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

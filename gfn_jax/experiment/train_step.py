@@ -217,8 +217,8 @@ class StepFunctions:
             return jax.vmap(of_shard, in_axes=(None, 0), spmd_axis_name=BATCH_AXES)(parameters, parts)
 
         def accumulate(gradients, given):
-            parts, room = given
-            more, losses = in_room(functools.partial(of_shards, parts), choices, room)
+            parts, needed = given
+            more, losses = in_room(functools.partial(of_shards, parts), choices, needed)
             return jax.tree.map(jnp.add, gradients, more), losses
 
         microbatches = jax.tree.map(self._in_microbatches, whole)
@@ -226,11 +226,11 @@ class StepFunctions:
         packing = Packing.whole(jax.tree.map(lambda x: x[0, 0], prompts), self._samples_per_prompt, self._max_len)
         choices = rooms(self._structure.architecture.layer_weights, self._layout_of_shard, packing)
         of_shards_length = length.reshape(*length.shape[:2], -1, self._samples_per_prompt)
-        room = jax.vmap(jax.vmap(packing.room_for))(prompts, of_shards_length).max(1)  # of the shard that needs most
-        room = jax.lax.with_sharding_constraint(room, self._everywhere)
+        needed = jax.vmap(jax.vmap(packing.room_for))(prompts, of_shards_length).max(1)  # of the shard that needs most
+        needed = jax.lax.with_sharding_constraint(needed, self._everywhere)
         zeros = jax.tree.map(lambda x: jnp.zeros((self._shards, *x.shape), x.dtype), parameters)
         zeros = jax.lax.with_sharding_constraint(zeros, self._rows)
-        gradients, losses = jax.lax.scan(accumulate, zeros, (microbatches, room))
+        gradients, losses = jax.lax.scan(accumulate, zeros, (microbatches, needed))
         losses = jax.tree.map(self._in_one, losses)
         gradient = jax.tree.map(lambda parts: parts.sum(0) / self._train.prompts_per_step, gradients)
         # Made whole here, before the optimiser: not its several results after it.
@@ -240,7 +240,7 @@ class StepFunctions:
         self, state: TrainState, gradient: Parameters, is_update: jax.Array, mean_g: jax.Array
     ) -> TrainState:
         """The state after the optimiser's step; unless `is_update`, only the step counter changes."""
-        changes, optimizer = self._optimizer.update(gradient, state.optimizer, state.parameters)
+        changes, optimizer = self._optimizer.update(gradient, state.optimizer, state.parameters, step=state.step)
         changed: Any = optax.apply_updates(state.parameters, changes)
         is_first = (state.updates == 0) & self._learns_log_z
         moves = is_update & ~is_first
@@ -255,7 +255,10 @@ class StepFunctions:
     def _metrics_of_rows(
         self, batch: Batch, log_r_NxT: jax.Array, g_N: jax.Array, is_good_N: jax.Array
     ) -> dict[str, jax.Array]:
-        """What the fresh rows are like: means over the good ones where they stop, and the variance of their g."""
+        """What the fresh rows are like: means over the good ones where they stop, and the variance of their g.
+
+        The length alone is of all that were drawn.
+        """
         length_N, is_shown_N = batch.trajectories.length_N, is_good_N & batch.is_fresh_N
 
         def mean_at_stop(values_NxT):

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from gfn_jax.models.attention import KeyValues, attend_joined, attend_once
-from gfn_jax.types import Prompts
 
 _MULTIPLE = 8  # keys, or a GPU's products of bfloat16 are padded one by one
 
@@ -19,7 +18,7 @@ _MULTIPLE = 8  # keys, or a GPU's products of bfloat16 are padded one by one
 class Apart:
     """Every sample's own keys in an array of their own, [B, S, G, L, K], beside the prompt's: the fewest products."""
 
-    def __init__(self, prompts: Prompts, layers: Sequence[KeyValues], samples: int, length: int, scale: float):
+    def __init__(self, layers: Sequence[KeyValues], samples: int, length: int, scale: float):
         """`layers` are the prompts' keys and values of every layer, [B, G, P, K]."""
         self._layers, self._samples, self._length, self._scale = layers, samples, length, scale
 
@@ -57,13 +56,11 @@ class Joined:
     an accelerator's matrix unit.
     """
 
-    def __init__(
-        self, prompts: Prompts, layers: Sequence[KeyValues], samples: int, length: int, scale: float, multiple: int
-    ):
+    def __init__(self, layers: Sequence[KeyValues], samples: int, length: int, scale: float, multiple: int):
         """`layers` as above; where S is no `multiple`, queries of nothing fill it up."""
         self._layers, self._samples, self._length, self._scale = layers, samples, length, scale
         self._spare_queries = -samples % multiple
-        self._prompt_length = prompts.tokens_BxP.shape[1]
+        self._prompt_length = layers[0].keys.shape[2]
         self._spare = -(self._prompt_length + samples * length) % _MULTIPLE
 
     def empty(self) -> tuple[KeyValues, ...]:

@@ -33,13 +33,13 @@ class Decoder:
         flat = [jax.tree.map(lambda x, layer=layer: x[layer], prompt.layers) for layer in range(architecture.depth)]
         by_heads = [each.by_heads(architecture.key_value_heads) for each in flat]
         layers = [jax.tree.map(lambda x: jnp.moveaxis(x, 2, 1), each) for each in by_heads]  # [B, G, P, K]
-        of_cache = prompts, layers, samples, length, architecture.attention_scale
+        of_cache = layers, samples, length, architecture.attention_scale
         if model.layout.has_few_kernels:
             self._cache = Joined(*of_cache, model.layout.multiple_of_samples)
         else:
             self._cache = Apart(*of_cache)
         self.empty_cache: Cache = self._cache.empty()
-        self._model, self._prompt_tokens, self._length = model, prompts, length
+        self._model, self._prompts, self._length = model, prompts, length
         self._blocks = model.separate_blocks()
 
     def reordered(self, cache: Cache, samples: Int[Array, "B S"]) -> Cache:
@@ -51,7 +51,7 @@ class Decoder:
         self, tokens: Int[Array, "B S"], step: Int[Array, ""], cache: Cache
     ) -> tuple[Float[Array, "B S D"], Cache]:
         """Hidden state of one more token, the `step`-th (from 0) of its continuation; the cache with this token."""
-        architecture, prompts = self._model.architecture, self._prompt_tokens
+        architecture, prompts = self._model.architecture, self._prompts
         position_B = prompts.length_B + step
         hidden = self._model.embed(tokens[..., None], position_B[:, None, None])
         rotations = self._model.rotations(position_B[:, None, None])

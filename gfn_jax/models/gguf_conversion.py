@@ -122,6 +122,15 @@ _SPACE = "▁"
 _ITEMS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}  # by their keys' name
 
 
+class _Reader(GGUFReader):
+    """Behind a file's end the library reads nothing, and that as often as a damaged file says; this one stops there."""
+
+    def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> np.ndarray:
+        if offset + np.dtype(dtype).itemsize * int(count) > len(self.data):
+            raise IndexError(f"there is nothing at {offset}")
+        return super()._get(offset, dtype, count, override_order)
+
+
 class Source:
     """A GGUF file's metadata and tensors; raises `ValueError` where it is none, or not whole."""
 
@@ -130,9 +139,9 @@ class Source:
             if content.read(4) != b"GGUF":
                 raise ValueError("it is not a GGUF file")
         try:
-            self._reader = GGUFReader(file)
+            self._reader = _Reader(file)
             self.metadata: dict[str, Any] = {key: field.contents() for key, field in self._reader.fields.items()}
-        except (ValueError, KeyError, IndexError, OverflowError) as error:
+        except (ValueError, KeyError, IndexError, OverflowError, RecursionError) as error:
             raise ValueError("it is cut short or damaged: copy or download it again") from error
         if self._reader.byte_order != "I" or self.metadata.get("split.count", 0) > 1:
             raise ValueError("it is one part of several, or of another byte order: merge it with llama-gguf-split")

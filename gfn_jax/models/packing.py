@@ -146,7 +146,10 @@ class Packing:
         return x if self.moves is None else _moved(x, *self.moves)
 
     def unpack(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[W, X, ..] -> [B, Q, ..] and [B, S, L, ..], with 0 where no token is; the inverse, and the transpose."""
+        """[W, X, ..] -> [B, Q, ..] and [B, S, L, ..]; the inverse, and the transpose.
+
+        Where no token is, there is 0, or of whole rows what their padding came to.
+        """
         x = x if self.moves is None else _moved(x, *reversed(self.moves))
         batch, queries, samples, longest = self.shape
         of_tokens, of_prompts = jnp.split(x, [self._own_places], axis=1)
@@ -166,7 +169,7 @@ class Packing:
         return jnp.concatenate([first.reshape(self.rows, -1, *x.shape[2:]), x[:, : self._most_own]], 1)
 
     def apart(self, x: jax.Array) -> jax.Array:
-        """The inverse of `together`, with 0 at states that no continuation reaches."""
+        """The inverse of `together`, at states that no continuation reaches as `unpack` is at padding."""
         batch, _, samples, longest = self.shape
         first, behind = jnp.split(x, [batch // self.rows * samples], axis=1)
         if (moves := self._of_states) is not None:
@@ -188,10 +191,10 @@ class Packing:
 def rooms(layer_weights: int, layout: Layout, whole: Packing) -> tuple[int, ...]:
     """For how long rows a pass is compiled: for whole ones.
 
-    And for shorter ones, where the products with the layers' weights are many enough for that to be noticed.
+    And for shorter ones, where a device's products with the layers' weights are many enough for that to be noticed.
     """
     kind, places = "accelerator" if layout.has_few_kernels else "cpu", whole.places
-    if 2 * layer_weights * places * layout.shards < WORTH_PACKING[kind]:
+    if 2 * layer_weights * places < WORTH_PACKING[kind]:
         return (places,)
     shorter = {8 * math.ceil(share * places / 8) for share in SHORTER[kind]}
     return (*sorted(room for room in shorter if whole.least < room < places), places)

@@ -104,8 +104,10 @@ class Program:
         if said := _TRIPS.search(rest):
             return int(said[1])
         condition = _CONDITION.search(rest)
-        bounds = self._constants(condition[1]) if condition else []
-        return max(bounds) - self._start(rest, condition[1]) if condition and bounds else self._open_loops
+        bounds = set(self._constants(condition[1])) if condition else set()
+        if condition is None or len(bounds) != 1:  # of several it does not say which is the counter's
+            return self._open_loops
+        return bounds.pop() - self._start(rest, condition[1])
 
     def _start(self, rest: str, condition: str) -> int:
         """What the counter is at first that a loop's condition reads; 0 where the program does not say."""
@@ -151,12 +153,15 @@ class Program:
 
     @property
     def work_of_a_turn(self) -> Work:
-        """Of the outermost loop that most of the work is in, one turn: of sampling, a token; none without a loop."""
-        turns = [Work(0, 0)]
+        """Of the outermost loop that most of the work is in, one turn: of sampling, a token; none without a loop.
+
+        Work is by cycles where a program has them, and else by kernels.
+        """
+        loops = [(0, Work(0, 0))]
         for operation, rest, times in self._told(self._entry):
             if operation == "while" and times == 1:
-                turns.append(_sum(self._told(_body(rest))))
-        return max(turns)
+                loops.append((self._trips(rest), _sum(self._told(_body(rest)))))
+        return max(loops, key=lambda loop: (loop[0] * loop[1].cycles, loop[0] * loop[1].kernels))[1]
 
     @property
     def flops(self) -> float:

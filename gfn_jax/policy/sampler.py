@@ -221,8 +221,8 @@ def sample(
 ) -> tuple[Trajectories, Scores]:
     """Draws `samples_per_prompt` continuations of each prompt, and their log-probabilities.
 
-    The loop ends when every continuation has. Random numbers depend on the key and a row's place
-    in the batch alone. To sample the frozen model under the same masks, pass it as the policy too.
+    The loop ends when every continuation has. Random numbers depend on the key, a row's place in the
+    batch and the number of its rows alone. To sample the frozen model under the same masks, pass it as the policy too.
     """
     loop = _Loop(policy, frozen, rules, prompts, samples_per_prompt, behaviour, key)
     texts = loop.finished(loop.first(), _widths(policy, prompts.length_B.shape[0], samples_per_prompt))

@@ -48,7 +48,9 @@ class Tokenizer:
         self.special_ids = frozenset(index for index, token in added.items() if token.special)
         specials = {self._backend.id_to_token(index): index for index in self.special_ids}
         self.end_of_text = next((specials[name] for name in (end, *_USUAL_ENDS) if name in specials), None)
-        self.items, self.byte_ids = self._spelled(directory, frozenset(added))
+        content = json.loads(self._backend.to_str())
+        self.items, self.byte_ids = self._spelled(*_kind(content, directory), directory, frozenset(added))
+        _check_names(content, directory)
         self.prefix_ids = self._prefix(directory)
         self._adds_space = self._bytes(self.encode("a")) == b" a"
         self.sha256 = text_sha256(f"{files_sha256(_files(directory))} {self.end_of_text} {self.prefix_ids}")
@@ -103,9 +105,10 @@ class Tokenizer:
         """A model may have more ids than there are items."""
         return b"".join(self.items[index] for index in ids if index < len(self.items))
 
-    def _spelled(self, directory: Path, added: frozenset[int]) -> tuple[list[bytes], frozenset[int]]:
+    def _spelled(
+        self, is_byte_level: bool, falls_back: bool, directory: Path, added: frozenset[int]
+    ) -> tuple[list[bytes], frozenset[int]]:
         """The bytes of all items, and which of them are of the byte fallback."""
-        is_byte_level, falls_back = _kind(self._backend, directory)
         byte_of = _bytes_of_characters()
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
         items, of_bytes = [b""] * (max(vocabulary.values()) + 1), set()
@@ -161,13 +164,24 @@ def _read(directory: Path) -> HFTokenizer:
     return backend
 
 
-def _kind(backend: HFTokenizer, directory: Path) -> tuple[bool, bool]:
+def _check_names(content: dict[str, Any], directory: Path) -> None:
+    """Raises `UserError` where what is put around a text has a name that stands for nothing, on which encoding ends."""
+    for step in _flat(content["post_processor"], "processors"):
+        if step["type"] == "TemplateProcessing":
+            for piece in [*step["single"], *step["pair"]]:
+                name = piece.get("SpecialToken", {}).get("id")
+                if name is not None and name not in step["special_tokens"]:
+                    raise UserError(
+                        f"{directory}: its tokenizer puts {name!r} around texts, and does not say what it is"
+                    )
+
+
+def _kind(content: dict[str, Any], directory: Path) -> tuple[bool, bool]:
     """Whether items are written in characters that stand for bytes, or else as SentencePiece does; its byte fallback.
 
     Raises `UserError` where they are of neither kind.
     """
-    content = json.loads(backend.to_str())
-    model, steps = content["model"], _flat(content["decoder"])
+    model, steps = content["model"], _flat(content["decoder"], "decoders")
     kinds = [step["type"] for step in steps]
     if model["type"] in ("BPE", "Unigram") and not model.get("continuing_subword_prefix"):
         if kinds == ["ByteLevel"]:
@@ -186,11 +200,11 @@ def _makes_spaces(step: dict[str, Any]) -> bool:
     return is_replacement or (step["type"] == "Metaspace" and step["replacement"] == _SPACE)
 
 
-def _flat(step: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """A decoder's steps, one after the other."""
+def _flat(step: dict[str, Any] | None, parts: str) -> list[dict[str, Any]]:
+    """The steps of a sequence of `parts`, which may be sequences too, one after the other."""
     if step is None:
         return []
-    return [each for part in step["decoders"] for each in _flat(part)] if step["type"] == "Sequence" else [step]
+    return [each for part in step[parts] for each in _flat(part, parts)] if step["type"] == "Sequence" else [step]
 
 
 def _named_end(directory: Path) -> str | None:

@@ -222,14 +222,15 @@ class ReplayRows:
         return self._buffer.is_shared or distributed.is_main()
 
     def _fits(self, entry: Entry, like: Components) -> bool:
-        """Whether an entry can be of this run, wherever it comes from."""
-        is_text = len(entry.tokens) <= self._experiment.config.sampling.max_len and all(
+        """Whether an entry can be of this run, wherever it comes from: it may stop at its end, and not too early."""
+        sampling = self._experiment.config.sampling
+        is_text = sampling.min_len <= len(entry.tokens) <= sampling.max_len and all(
             0 <= token < len(self._is_word_V) and self._is_word_V[token] for token in entry.tokens.tolist()
         )
         return (
             is_text
             and entry.components.keys() == like.keys()
-            and bool(entry.is_terminable.any())
+            and bool(entry.is_terminable[-1] and not entry.is_terminable[: sampling.min_len].any())
             and all(np.isfinite(values[entry.is_terminable]).all() for values in entry.components.values())
         )
 

@@ -6,11 +6,16 @@ import pytest
 from gfn_jax.evaluation.validation import mixture_variance
 
 
-@pytest.mark.parametrize("samples", [2, 3, 17])
-def test_the_mixtures_variance_is_right_on_average_however_few_the_samples_are(samples):
-    """Of two normal distributions: the mean of their variances, and a quarter of their means' squared distance."""
+@pytest.mark.parametrize(("samples", "missing"), [(2, 0), (3, 1), (17, 14)])
+def test_the_mixtures_variance_is_right_on_average_however_few_the_samples_are(samples, missing):
+    """Of two normal distributions: the mean of their variances, and a quarter of their means' squared distance.
+
+    Also where some of one's samples have no reward.
+    """
     rng, prompts = np.random.default_rng(0), 20_000
-    found = mixture_variance(rng.normal(0, 1, (prompts, samples)), rng.normal(6, 2, (prompts, samples)))
+    one, other = rng.normal(0, 1, (prompts, samples)), rng.normal(6, 2, (prompts, samples))
+    other[:, :missing] = np.nan
+    found = mixture_variance(one, other)
     assert found.mean() == pytest.approx((1**2 + 2**2) / 2 + 6**2 / 4, abs=4 * found.std() / np.sqrt(prompts))
 
 

@@ -9,7 +9,7 @@ from helpers import config
 
 from gfn_jax.experiment import train_step
 from gfn_jax.experiment.batches import Replayed
-from gfn_jax.experiment.optimizer import make_schedule
+from gfn_jax.experiment.optimizer import make_optimizer, make_schedule
 from gfn_jax.experiment.train_step import StepFunctions, within_prompt_variance
 from gfn_jax.models import language_model
 from gfn_jax.models.mesh import make_mesh, replicated, weight_shardings
@@ -216,6 +216,19 @@ def test_the_learned_log_z_starts_at_the_batchs_mean_however_it_is_cut(updated):
     assert int(state.updates) == 2
     assert abs(float(state.log_z["bias"])) > 1
     np.testing.assert_allclose(state.log_z["bias"], expected.log_z["bias"], rtol=1e-5)
+
+
+def test_the_rate_is_that_of_the_step_however_many_steps_changed_anything():
+    """Adam's first change is as large as the rate."""
+    train = config(data__path="-", model__name_or_path="-", train__warmup_steps=9, train__weight_decay=0.0).train
+    optimizer = make_optimizer(train, 3 * train.learning_rate)
+    parameters = {"adapter": {"a": jnp.ones(5)}, "log_z": {"bias": jnp.ones(())}}
+    state = optimizer.init(parameters)
+    for step in (0, 7):
+        rate = float(make_schedule(train)(step))
+        changes, _ = optimizer.update(parameters, state, parameters, step=jnp.asarray(step))
+        np.testing.assert_allclose(changes["adapter"]["a"], -rate, rtol=1e-5)
+        np.testing.assert_allclose(changes["log_z"]["bias"], -3 * rate, rtol=1e-5)
 
 
 def test_the_learning_rate_warms_up_from_above_zero_and_decays():

@@ -55,6 +55,7 @@ def test_the_least_room_is_taken_that_holds_all_tokens():
     whole = Packing.whole(short, 8, 30)
     assert rooms(10**8, WHEREVER, whole) == (224, 336, 504, 752, 1120)
     assert rooms(10**4, WHEREVER, whole) == rooms(10**8, Layout(has_few_kernels=True), whole) == (1120,)
+    assert rooms(10**6, Layout(shards=16), whole) == rooms(10**6, WHEREVER, whole) == (1120,)  # a device has its own
     assert rooms(10**8, WHEREVER, Packing.whole(long, 1, 4)) == (656, 976)  # 480 are taken to be of prompts
     assert rooms(10**8, WHEREVER, Packing.whole(long, 0, 1)) == (192, 288, 432, 648, 960)
 

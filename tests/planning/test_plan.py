@@ -69,7 +69,10 @@ def test_flops_are_counted_as_often_as_loops_run():
 
 
 def test_a_tpus_text_is_read_with_its_loops_and_its_padding():
-    """As its compiler writes it: no trip count, a counter from 2 to 7, tiles of 8 x 128, cycles of each fusion."""
+    """As its compiler writes it: no trip count, a counter from 2 to 7, tiles of 8 x 128, cycles of each fusion.
+
+    Of the second loop it does not say which number is its counter's bound.
+    """
     program = Program(
         """
 %body (p: (bf16[3,5,64], s32[])) -> (bf16[3,5,64], s32[]) {
@@ -88,16 +91,29 @@ def test_a_tpus_text_is_read_with_its_loops_and_its_padding():
   %lt = pred[]{:T(512)} compare(%i, %n), direction=LT
 }
 
+%body.2 (p.2: (s32[])) -> (s32[]) {
+  %f.1 = bf16[3,5,64]{2,1,0:T(8,128)(2,1)} fusion(%p.2), calls=%inner, backend_config={"estimated_cycles":"1"}
+  %f.2 = bf16[3,5,64]{2,1,0:T(8,128)(2,1)} fusion(%p.2), calls=%inner, backend_config={"estimated_cycles":"1"}
+}
+
+%condition.2 (p.3: (s32[])) -> pred[] {
+  %i.2 = s32[]{:T(128)} get-tuple-element(%p.3), index=0
+  %n.2 = s32[]{:T(128)} constant(9)
+  %n.3 = s32[]{:T(128)} constant(4)
+}
+
 ENTRY %main (a: bf16[3,5,64]) -> bf16[3,5,64] {
   %one = s32[]{:T(128)} constant(2)
   %first = s32[]{:T(128)} copy(%one)
   %t = (bf16[3,5,64]{2,1,0:T(8,128)(2,1)}, s32[]{:T(128)}) tuple(%a, %first)
   %w = (bf16[3,5,64]{2,1,0:T(8,128)(2,1)}, s32[]{:T(128)}) while(%t), condition=%condition, body=%body
+  %w.2 = (s32[]{:T(128)}) while(%t), condition=%condition.2, body=%body.2
   %g = bf16[3,5,64]{2,1,0:T(8,128)(2,1)} fusion(%w), kind=kLoop, calls=%inner, backend_config={"estimated_cycles":"30"}
 }
-"""
+""",
+        open_loops=2,
     )
-    assert (program.work.cycles, program.work.kernels) == ((7 - 2) * 100 + 30, 5 + 1 + 1)
+    assert (program.work.cycles, program.work.kernels) == ((7 - 2) * 100 + 2 * 2 + 30, 5 + 2 * 2 + 1 + 1)
     assert program.work_of_a_turn == (1, 100)
     assert program.padding == 2 * 3 * (8 * 128 - 5 * 64)
 
