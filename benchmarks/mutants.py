@@ -100,9 +100,16 @@ FAULTS = (
     Fault(
         "samples that see each other",
         "models/caches.py",
-        "jnp.eye(self._samples, dtype=bool)",
-        "jnp.ones((self._samples, self._samples), bool)",
+        "sample_R[:, None] == jnp.arange(self._samples)[None]",
+        "jnp.ones((len(sample_R), self._samples), bool)",
         "tests/models/test_caches.py",
+    ),
+    Fault(
+        "the rate of the step before",
+        "experiment/train_step.py",
+        "state.parameters, step=state.step)",
+        "state.parameters, step=state.step - 1)",
+        "tests/experiment/test_train_step.py",
     ),
     Fault(
         "tokens that see the next one",

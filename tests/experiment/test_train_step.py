@@ -141,7 +141,7 @@ def test_accumulated_microbatches_equal_the_whole_batch(one_device):
 
 @pytest.fixture(scope="module")
 def updated():
-    """Two updates with the same five trajectories for each of two prompts; the last `replayed` come from a buffer."""
+    """Updates with the same five trajectories for each of two prompts; the last `replayed` come from a buffer."""
     world = TinyWorld(words=5, min_len=1, max_len=3)
     reward = TableReward(world, np.random.default_rng(0).normal(0, 1, (2, len(world.strings()))))
     everything = world.all_continuations()
@@ -150,7 +150,7 @@ def updated():
     def rows(columns):
         return jax.tree.map(lambda x: x[some[:, columns].reshape(-1)], everything)
 
-    def update(samples, replayed, absent=(), objective="subtb", microbatch=1, emptied=True):
+    def update(samples, replayed, absent=(), objective="subtb", microbatch=1, emptied=True, steps=2):
         settings = config(
             data__path="-",
             model__name_or_path="-",
@@ -173,7 +173,7 @@ def updated():
         nonsense = {"log_r": jnp.where(is_absent[:, None], jnp.nan, of_replay["log_r"])}
         of_buffer = Replayed(again, nonsense, jnp.asarray(is_absent)) if replayed else None
         state = functions.init(world.adapter)
-        for _ in range(2):
+        for _ in range(steps):
             state, metrics = functions.update(state, world.frozen, world.prompts, fresh, components, of_buffer)
         return state, metrics
 
@@ -210,9 +210,12 @@ def test_a_prompt_of_one_good_sample_has_no_variance():
 
 
 def test_the_learned_log_z_starts_at_the_batchs_mean_however_it_is_cut(updated):
-    """The first update of `tb` is nothing else; the second one is the first that trains."""
-    (state, _), (expected, _) = (updated(5, 0, objective="tb", microbatch=size) for size in (1, 2))
+    """The first update of `tb` is nothing else; the second one is the first that trains, and at its own rate."""
+    (state, metrics), (expected, _) = (updated(5, 0, objective="tb", microbatch=size) for size in (1, 2))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), state.adapter, expected.adapter)
+    first, _ = updated(5, 0, objective="tb", steps=1)
+    changes = jax.tree.map(lambda after, before: float(jnp.abs(after - before).max()), state.adapter, first.adapter)
+    assert max(jax.tree.leaves(changes)) == pytest.approx(float(metrics["learning_rate"]), rel=1e-3)
     assert int(state.updates) == 2
     assert abs(float(state.log_z["bias"])) > 1
     np.testing.assert_allclose(state.log_z["bias"], expected.log_z["bias"], rtol=1e-5)
