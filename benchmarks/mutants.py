@@ -107,8 +107,8 @@ FAULTS = (
     Fault(
         "the rate of the step before",
         "experiment/train_step.py",
-        "state.parameters, step=state.step)",
-        "state.parameters, step=state.step - 1)",
+        "at_step(state.optimizer, state.step)",
+        "at_step(state.optimizer, state.step - 1)",
         "tests/experiment/test_train_step.py",
     ),
     Fault(

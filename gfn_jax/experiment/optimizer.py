@@ -21,37 +21,26 @@ def make_schedule(config: Train) -> optax.Schedule:
     return lambda step: schedule(jnp.asarray(step, float))  # in float64 where there is one: optax goes by the step's
 
 
-def make_optimizer(config: Train, log_z_learning_rate: float) -> optax.GradientTransformationExtraArgs:
-    """Clipped AdamW for the adapter, and Adam with the same schedule on its own scale for log Z.
-
-    Its `update` is told the `step` (from 0) that the schedule is at: the optimiser's own count stands still where a
-    step changes nothing.
-    """
+def make_optimizer(config: Train, log_z_learning_rate: float) -> optax.GradientTransformation:
+    """Clipped AdamW for the adapter, and Adam with the same schedule on its own scale for log Z."""
     schedule = make_schedule(config)
     log_z_scale = log_z_learning_rate / config.learning_rate
-    adam = optax.scale_by_adam(config.adam_b1, config.adam_b2)
     return optax.partition(
         {
             "adapter": optax.chain(
                 optax.clip_by_global_norm(config.max_grad_norm),
-                adam,
-                optax.add_decayed_weights(config.weight_decay),
-                _at_rate(schedule),
+                optax.adamw(schedule, config.adam_b1, config.adam_b2, weight_decay=config.weight_decay),
             ),
-            "log_z": optax.chain(adam, _at_rate(lambda step: log_z_scale * schedule(step))),
+            "log_z": optax.adam(lambda step: log_z_scale * schedule(step), config.adam_b1, config.adam_b2),
         },
         {"adapter": "adapter", "log_z": "log_z"},
     )
 
 
-def _at_rate(rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-    """Goes down by the rate of the step that it is told."""
+def at_step(state: optax.OptState, step: jax.Array) -> optax.OptState:
+    """An optimiser's state whose schedules are at a step (from 0), however many steps have changed anything."""
 
-    def init(params: Any) -> optax.EmptyState:
-        return optax.EmptyState()
+    def is_of_schedule(path: tuple[Any, ...], value: Any) -> bool:
+        return path[-1].tuple_name == optax.ScaleByScheduleState.__name__
 
-    def update(updates: Any, state: Any, params: Any = None, **told: Any) -> tuple[Any, Any]:
-        rate_now = jnp.asarray(rate(told["step"]))
-        return jax.tree.map(lambda change: -rate_now.astype(change.dtype) * change, updates), state
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.tree.set(state, is_of_schedule, count=step)

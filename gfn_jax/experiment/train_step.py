@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from gfn_jax import objectives
 from gfn_jax.config.schema import Config
 from gfn_jax.experiment.batches import Batch, Replayed, join
-from gfn_jax.experiment.optimizer import make_optimizer, make_schedule
+from gfn_jax.experiment.optimizer import at_step, make_optimizer, make_schedule
 from gfn_jax.models.mesh import batch_size, model_layout, replicated, weight_shardings
 from gfn_jax.models.packing import Packing, in_room, rooms
 from gfn_jax.models.parts import ModelStructure, Weights
@@ -240,7 +240,8 @@ class StepFunctions:
         self, state: TrainState, gradient: Parameters, is_update: jax.Array, mean_g: jax.Array
     ) -> TrainState:
         """The state after the optimiser's step; unless `is_update`, only the step counter changes."""
-        changes, optimizer = self._optimizer.update(gradient, state.optimizer, state.parameters, step=state.step)
+        before = at_step(state.optimizer, state.step)
+        changes, optimizer = self._optimizer.update(gradient, before, state.parameters)
         changed: Any = optax.apply_updates(state.parameters, changes)
         is_first = (state.updates == 0) & self._learns_log_z
         moves = is_update & ~is_first

@@ -22,7 +22,7 @@ from gfn_jax.runtime import distributed
 from gfn_jax.runtime.errors import TrainingError, UserError
 from gfn_jax.types import Trajectories
 
-FORMAT = 3
+FORMAT = 2
 """Version of what a checkpoint holds."""
 
 

@@ -9,7 +9,7 @@ from helpers import config
 
 from gfn_jax.experiment import train_step
 from gfn_jax.experiment.batches import Replayed
-from gfn_jax.experiment.optimizer import make_optimizer, make_schedule
+from gfn_jax.experiment.optimizer import at_step, make_optimizer, make_schedule
 from gfn_jax.experiment.train_step import StepFunctions, within_prompt_variance
 from gfn_jax.models import language_model
 from gfn_jax.models.mesh import make_mesh, replicated, weight_shardings
@@ -229,7 +229,7 @@ def test_the_rate_is_that_of_the_step_however_many_steps_changed_anything():
     state = optimizer.init(parameters)
     for step in (0, 7):
         rate = float(make_schedule(train)(step))
-        changes, _ = optimizer.update(parameters, state, parameters, step=jnp.asarray(step))
+        changes, _ = optimizer.update(parameters, at_step(state, jnp.asarray(step)), parameters)
         np.testing.assert_allclose(changes["adapter"]["a"], -rate, rtol=1e-5)
         np.testing.assert_allclose(changes["log_z"]["bias"], -3 * rate, rtol=1e-5)
 
