@@ -111,6 +111,14 @@ class Scores:
     log_pterm_NxT: Float[Array, "N T"]
     is_terminable_NxT: Bool[Array, "N T"]
 
+    @classmethod
+    def shapes(cls, rows: int, length: int, dtype: jnp.dtype, sharding: jax.sharding.Sharding) -> Any:
+        """Scores without values, of a model that computes in a dtype, to compile for."""
+        wide = jnp.promote_types(dtype, jnp.float32)
+        tokens: Any = jax.ShapeDtypeStruct((rows, length), wide, sharding=sharding)
+        states = tokens.update(shape=(rows, length + 1))
+        return cls(tokens, states, states.update(dtype=jnp.bool))
+
 
 @struct.dataclass
 class LoRAConfig:

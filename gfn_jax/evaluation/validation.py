@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,15 @@ class Validation:
         if self._exact:
             calls.append(Call(self._exact.log_probs, (adapter, frozen, prompts)))
         return calls
+
+    def to_compile_of_rewards(self, types: Mapping[str, Any]) -> list[Call]:
+        """The same of what `measure` will call on rewards, whose components have these dtypes by name."""
+        experiment, rows = self._experiment, self._experiment.rows.sharding
+        count, length = experiment.config.eval.prompts_per_batch * self._samples, experiment.rules.max_len
+        components = {
+            name: jax.ShapeDtypeStruct((count, length + 1), dtype, sharding=rows) for name, dtype in types.items()
+        }
+        return [Call(self._of_states, (Scores.shapes(count, length, experiment.structure.dtype, rows), components))]
 
     def _batch(self, number: int) -> _Batch:
         """Some of the examples, the frozen model's samples for them, and a request for their rewards."""

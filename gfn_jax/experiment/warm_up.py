@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
@@ -34,7 +34,7 @@ class WarmUp:
         self._started = time.perf_counter()
         self._pool = ThreadPoolExecutor(os.cpu_count())
         self._compiling: list[Future[float]] = []
-        self._updates: Future[list[Future[float]]] | None = None
+        self._of_rewards: Future[list[Future[float]]] | None = None
         self.add(self._calls_before_rewards())
 
     def __enter__(self) -> Self:
@@ -49,13 +49,16 @@ class WarmUp:
         """Starts on others' functions."""
         self._compiling += [self._pool.submit(compile_ahead, call) for call in calls]
 
-    def updates(self, like: Callable[[], Components]) -> None:
-        """Starts on the updates; calling `like` waits for components of any batch, named and typed as a step's."""
-        self._updates = self._pool.submit(self._compile_updates, like)
+    def of_rewards(self, like: Callable[[], Components], others: Callable[[Mapping[str, Any]], Iterable[Call]]) -> None:
+        """Starts on the updates, and on what `others` call, given the dtypes of a reward's components.
+
+        Calling `like` waits for components of any batch, named and typed as a step's.
+        """
+        self._of_rewards = self._pool.submit(self._compile_of_rewards, like, others)
 
     def wait(self) -> str:
         """Waits until all is compiled, and says how much it was and how long it took, beside what the caller did."""
-        compiling = self._compiling + (self._updates.result() if self._updates else [])
+        compiling = self._compiling + (self._of_rewards.result() if self._of_rewards else [])
         ended = max(each.result() for each in compiling)
         return f"compiled {len(compiling)} functions in {ended - self._started:.1f} s"
 
@@ -64,9 +67,12 @@ class WarmUp:
             yield self._calls.sample(length)
             yield from self._calls.rewards(length)
 
-    def _compile_updates(self, like: Callable[[], Components]) -> list[Future[float]]:
+    def _compile_of_rewards(
+        self, like: Callable[[], Components], others: Callable[[Mapping[str, Any]], Iterable[Call]]
+    ) -> list[Future[float]]:
         types = {name: values.dtype for name, values in like().items()}
-        return [self._pool.submit(compile_ahead, self._calls.update(length, types)) for length in self._lengths]
+        calls = [*(self._calls.update(length, types) for length in self._lengths), *others(types)]
+        return [self._pool.submit(compile_ahead, call) for call in calls]
 
 
 def compile_ahead(call: Call) -> float:

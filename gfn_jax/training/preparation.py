@@ -102,7 +102,7 @@ def prepare(
         judges = experiment.reward.judges()
     with distributed.in_agreement():
         distributed.check_same(judges)
-    warm_up.updates(like)
+    warm_up.of_rewards(like, validation.to_compile_of_rewards)
     with distributed.in_agreement():
         if is_main:
             stack.enter_context(claimed(workdir, config, data_hash, run_id))

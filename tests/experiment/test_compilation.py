@@ -44,7 +44,7 @@ def test_nothing_is_compiled_after_the_first_of_48_steps_with_prompts_of_all_len
     finally:
         jax.monitoring.unregister_event_duration_listener(watch)
     assert late == []
-    assert "compiled 11 functions in" in said  # sample, likelihood and update for each bucket, and validation's two
+    assert "compiled 12 functions in" in said  # sample, likelihood and update for each bucket, and validation's three
 
 
 @pytest.mark.parametrize("states", [2, 3])
