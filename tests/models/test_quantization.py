@@ -91,11 +91,11 @@ def test_the_quantised_model_is_the_model_of_the_dequantised_weights(miniature, 
     }
 
     def loss(method, frozen):
-        def of(adapter):
+        def of(adapter, frozen):
             hidden, _ = structures[method].policy(adapter, frozen).encode(prompts)
             return jnp.square(hidden).sum(), hidden
 
-        (_, hidden), gradient = jax.jit(jax.value_and_grad(of, has_aux=True))(adapter)
+        (_, hidden), gradient = jax.jit(jax.value_and_grad(of, has_aux=True))(adapter, frozen)
         return hidden, gradient
 
     hidden, gradient = loss(method, quantized)
