@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from gfn_jax.reporting.palette import STAND_INS, Palette
 
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _FONT = re.compile(r"font: ([\d.]+)px [^;]*")
 _STAND_INS = {colour: f"var(--{name})" for name, colour in STAND_INS.colours.items()}
 
@@ -50,7 +51,7 @@ def inline_svg(figure: Figure, name: str, title: str, tooltips: Mapping[str, Seq
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(file, format="svg", metadata=nothing)
-    root = ElementTree.fromstring(file.getvalue())
+    root = ElementTree.fromstring(_NOT_XML.sub("\ufffd", file.getvalue()))  # names hold whatever a file does
     for parent in root.iter():
         for child in list(parent):
             if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):

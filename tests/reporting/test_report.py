@@ -389,7 +389,7 @@ def test_texts_with_the_signs_of_html_are_shown_as_they_are(copied, opened):
 
     change_rows(copied / "samples.jsonl", evil)
     evaluation = json.loads((copied / "evaluation.json").read_text())
-    evaluation["methods"][0]["name"] = EVIL
+    evaluation["methods"][0]["name"] = f"{EVIL}\a"  # of which XML has nothing
     (copied / "evaluation.json").write_text(json.dumps(evaluation))
     page = opened(write_report(copied))
     assert page.title() == "copy · gfn_jax"
