@@ -2,7 +2,8 @@
 
     python benchmarks/soak.py [--kind prompts|questions|both] [--steps 5000] [--out docs/results/soak.json]
 
-    prompts    next sentences for prompts that never come again, with replay: what is remembered is never drawn
+    prompts    next sentences for prompts that never come again, with replay: what is remembered is never drawn, and
+               before memory counts there is as much of it as `replay.total` lets in
     questions  contradictory questions, with the judge and its caches
 
 Every few seconds the resident memory of the run's processes is read, and the step that it has come to. Of memory and
@@ -32,7 +33,13 @@ PROMPTS_A_STEP = 4
 KINDS = {
     "prompts": (
         "configs/next_sentence_mini.py",
-        {"replay.fraction": 0.25, "sampling.samples_per_prompt": 4, "sampling.max_len": 8, "data.val_prompts": 8},
+        {
+            "replay.fraction": 0.25,
+            "replay.total": 5_000,
+            "sampling.samples_per_prompt": 4,
+            "sampling.max_len": 8,
+            "data.val_prompts": 8,
+        },
     ),
     "questions": ("configs/quickstart.py", {"sampling.samples_per_prompt": 4}),
 }

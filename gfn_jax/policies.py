@@ -114,7 +114,7 @@ class Policy(abc.ABC):
     ) -> Iterator[tuple[Any, list[Sample]]]:
         """The same, with each prompt's example, as soon as they are drawn; `places` are what errors call them."""
         if isinstance(prompts, str | Mapping):
-            raise UserError("sample wants a list of prompts, of which one may be alone: [prompt]")
+            raise UserError("sample takes a list of prompts: of a single one, [prompt]")
         chosen = self.method(n, method, temperature)
         places = places or [f"prompts[{number}]" for number in range(len(prompts))]
         examples = [self._example(prompt, place) for prompt, place in zip(prompts, places, strict=True)]

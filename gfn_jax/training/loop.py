@@ -23,6 +23,7 @@ from gfn_jax.runtime import distributed
 from gfn_jax.runtime.errors import TrainingError, UserError
 from gfn_jax.runtime.interruption import Interruption
 from gfn_jax.runtime.startup import configure_jax
+from gfn_jax.tasks import Task
 from gfn_jax.training.patience import Patience
 from gfn_jax.training.pipeline import Pipeline
 from gfn_jax.training.preparation import Prepared, prepare
@@ -103,7 +104,7 @@ def _train(prepared: Prepared, console: Console) -> Trained:
     if is_done:
         verdict = patience.verdict if patience.is_over else ""
         used = which_is_used(int(state.step), checkpoints.best(), config.train.keep_best)
-        _conclude(console, verdict, before_and_after(before, after), used, report)
+        _conclude(console, verdict, before_and_after(before, after), used, report, _sampling(workdir, experiment.task))
     else:
         console.print(f"stopped by {wish} after step {int(state.step)}; the same command goes on")
     return Trained(workdir, is_done, int(state.step), before.summary(), after.summary())
@@ -217,13 +218,19 @@ def _log_validation(tracker: Tracker, step: int, measured: Measurement) -> None:
     tracker.log_validation(step, measured.summary(), measured.per_prompt, measured.probes, measured.distributions)
 
 
-def _conclude(console: Console, verdict: str, table: RenderableType, used: str, report: str) -> None:
-    """Prints what training came to: why it ended early if it did, its figures, which checkpoint counts, the report."""
+def _conclude(console: Console, verdict: str, table: RenderableType, *remarks: str) -> None:
+    """Prints what training came to: why it ended early if it did, its figures, and remarks."""
     if verdict:
         console.print(verdict, soft_wrap=True)
     console.print(table)
-    console.print(used, soft_wrap=True)
-    console.print(report, soft_wrap=True)
+    for remark in remarks:
+        console.print(remark, soft_wrap=True)
+
+
+def _sampling(workdir: Path, task: Task) -> str:
+    """What draws from the policy."""
+    flags = "".join(f' --{field} "..."' for field in task.fields)
+    return f"to draw from the policy: python -m gfn_jax.sample --workdir {workdir}{flags}"
 
 
 def _report(tracker: Tracker, workdir: Path) -> str:
