@@ -24,6 +24,8 @@ _BEGAN_FROM = "began_from"
 _FIRST_FILES = ("lock", "run_id", "run_id.new", "data.sha256", "data.sha256.new", "config.json.new", "compiled")
 """What a run that was killed while it began may leave behind."""
 
+_MOST_KEYS = 5  # that an error names
+
 
 def check_ownership(workdir: Path, config: Config) -> None:
     """Raises `UserError`, naming keys, where the directory holds a run of another configuration."""
@@ -31,9 +33,11 @@ def check_ownership(workdir: Path, config: Config) -> None:
         raise UserError(f"--workdir {workdir} is a file")
     if (workdir / "config.json").exists():
         if keys := differing_keys(config, read_run_config(workdir), (*SAFE_TO_CHANGE, *WHERE_CONTENT_IS)):
+            keys.sort(key=lambda key: not key.startswith(("task.", "data.", "model.")))  # what says most comes first
+            more = f" and {len(keys) - _MOST_KEYS} more" if len(keys) > _MOST_KEYS else ""
             raise UserError(
-                f"{workdir} belongs to a run with another configuration; these keys differ: {', '.join(keys)}. "
-                "Choose another --workdir, or set them as they were"
+                f"{workdir} belongs to a run with another configuration; these keys differ: "
+                f"{', '.join(keys[:_MOST_KEYS])}{more}. Choose another --workdir, or set them as they were"
             )
     elif workdir.exists() and any(file.name not in _FIRST_FILES for file in workdir.iterdir()):
         raise UserError(f"--workdir {workdir} is not empty and holds no run (no config.json); choose another")
