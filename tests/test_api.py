@@ -104,7 +104,7 @@ def test_what_is_wrong_is_one_line(opened, trained, tmp_path):
         r"prompts\[1\] needs the field 'prompt'": lambda: opened.sample([PROMPTS[0], {"text": "-"}]),
         "there is no method 'beam 9'": lambda: opened.sample(PROMPTS, 2, method="beam 9"),
         "has .* tokens, and sampling.max_len is 7": lambda: opened.score(PROMPTS[0], ["a boat of glass " * 9]),
-        "wants a list of prompts": lambda: opened.sample(PROMPTS[0]),
+        "takes a list of prompts": lambda: opened.sample(PROMPTS[0]),
         "wants a list of texts": lambda: opened.score(PROMPTS[0], "a text"),
         "names the reward function 'test_api:boat'": lambda: gfn_jax.open_run(trained.workdir),
         "--checkpoint 3: choose best, last or the step": lambda: gfn_jax.open_run(trained.workdir, 3, reward=boat),
