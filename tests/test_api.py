@@ -140,7 +140,7 @@ def test_what_the_readme_shows_runs(name, tmp_path, monkeypatch):
     block = (ROOT / "README.md").read_text().partition(f"<!-- python: {name} -->\n\n```python\n")[2].partition("```")[0]
     exec(
         block.replace('"runs/', f'"{tmp_path}/').replace(
-            "evaluate(n=8)", 'evaluate(n=2, prompts=2, methods=["GFlowNet"])'
+            "evaluate(n=8", 'evaluate(n=2, prompts=2, methods=["GFlowNet"]'
         ),
         {"gfn_jax": gfn_jax},
     )
