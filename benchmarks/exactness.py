@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +50,7 @@ class Problem:
     name: str
     log_r: Callable[[np.random.Generator, TinyWorld], np.ndarray]
     min_len: int = 0
-    granularity: str = "prefix"
+    granularity: Literal["prefix", "terminal"] = "prefix"
     prompts: int = 1
     samples: int = 128
     steps: int = 600

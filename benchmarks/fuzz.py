@@ -136,7 +136,7 @@ def _place(error: BaseException) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--kind", default="", help="which, with commas between; all by default")
     parser.add_argument("--inputs", type=int, default=300, help="of each kind")
     parser.add_argument("--seed", type=int, default=0)

@@ -123,7 +123,7 @@ def bits(dtype: Any) -> int:
 def peak_gb() -> float:
     """The most memory that this program has had resident (getrusage would count the one that started it)."""
     status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e9
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024 / 1e9
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def main() -> None:
 
         with build(config) as experiment:
             before = peak_gigabytes()
-            examples = measured("read and split", Examples.load, config)
+            examples = measured("read and split", Examples.load, experiment.task, config.seed)
             measured("hash", examples.sha256)
             everything = [*examples.train, *examples.validation]
             measured("lengths", experiment.check_prompts, everything)

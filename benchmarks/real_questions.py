@@ -27,22 +27,24 @@ def save_random_judge(tokenizer: Path, out: Path) -> None:
 
     special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
     fast = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer / "tokenizer.json"), **special)
-    config = DebertaV2Config(
-        vocab_size=len(fast),
-        hidden_size=384,
-        num_hidden_layers=6,
-        num_attention_heads=6,
-        intermediate_size=1536,
-        relative_attention=True,
-        pos_att_type=["p2c", "c2p"],
-        position_buckets=256,
-        norm_rel_ebd="layer_norm",
-        share_att_key=True,
-        position_biased_input=False,
-        type_vocab_size=0,
-        pad_token_id=fast.pad_token_id,
-        id2label=dict(enumerate(LABELS)),
-        label2id={label: index for index, label in enumerate(LABELS)},
+    config = DebertaV2Config.from_dict(
+        {
+            "vocab_size": len(fast),
+            "hidden_size": 384,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 6,
+            "intermediate_size": 1536,
+            "relative_attention": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "position_buckets": 256,
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+            "position_biased_input": False,
+            "type_vocab_size": 0,
+            "pad_token_id": fast.pad_token_id,
+            "id2label": dict(enumerate(LABELS)),
+            "label2id": {label: index for index, label in enumerate(LABELS)},
+        }
     )
     DebertaV2ForSequenceClassification(config).save_pretrained(out)
     fast.save_pretrained(out)

@@ -11,6 +11,7 @@ import json
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from local_redis import local_redis
@@ -75,7 +76,7 @@ def main() -> None:
             for prompt in range(PROMPTS)
         }
     )
-    results = {"snapshot_megabytes": round(filled.nbytes / 1e6, 1)}
+    results: dict[str, Any] = {"snapshot_megabytes": round(filled.nbytes / 1e6, 1)}
     with local_redis() as server:
         buffers = {"memory": MemoryReplay(admission), "redis": RedisReplay(connect(server.url, ""), "run", admission)}
         for name, buffer in buffers.items():

@@ -18,7 +18,7 @@ try() { # NAME ARGUMENTS: one line for each, and what it printed where it failed
         echo "$name: $((SECONDS - started)) s"
     else
         echo "$name: FAILED after $((SECONDS - started)) s"
-        tail -n 20 "$place/said" | sed 's/^/    /'
+        tail -n 40 "$place/said" | sed 's/^/    /'
         failed+=" $name"
     fi
 }

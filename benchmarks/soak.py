@@ -74,10 +74,8 @@ def last_step(figures: Path) -> int:
 
 def slope(steps: list[float], values: list[float]) -> dict[str, float]:
     """The change in a thousand steps, and its 95% interval."""
-    found = theilslopes(values, steps, 0.95)
-    return {
-        name: 1000 * float(value) for name, value in zip(("mean", "low", "high"), (found[0], *found[2:]), strict=True)
-    }
+    mean, _, low, high = map(float, theilslopes(values, steps, 0.95))
+    return {"mean": 1000 * mean, "low": 1000 * low, "high": 1000 * high}
 
 
 def soak(kind: str, args: argparse.Namespace, directory: Path, console: Console) -> dict:

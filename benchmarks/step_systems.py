@@ -66,7 +66,7 @@ class Ours:
         from gfn_jax.planning.programs import outline
         from gfn_jax.runtime.startup import configure_jax
 
-        config = settings(given)
+        self._config = config = settings(given)
         configure_jax(given.dtype)
         mesh, found = make_mesh(1, 1), find_model(config.model, WHEREVER)
         shardings = weight_shardings(mesh, found.structure, fsdp=False)
@@ -93,7 +93,7 @@ class Ours:
         from gfn_jax.policy.scorer import score
         from gfn_jax.types import Trajectories
 
-        step, config = self._step, self._step.context.config
+        step = self._step
         trajectories = jax.tree.map(jnp.asarray, Trajectories.given(jnp.asarray(tokens_NxL), jnp.asarray(length_N)))
         prompts = self._prompts(prompts_BxP)
         components = step.reward.components(self._frozen, (), prompts, trajectories)
@@ -102,7 +102,7 @@ class Ours:
         def compute(adapter, frozen, prompts, trajectories, components):
             models = step.context.structure.policy_and_frozen(adapter, frozen)
             scores = score(*models, step.rules, prompts, trajectories)
-            log_r = step.reward.combine(components, 0) / config.reward.temperature_end
+            log_r = step.reward.combine(components, jnp.int32(0)) / TEMPERATURE
             g, mask = objectives.log_ratio(scores, log_r), scores.is_terminable_NxT
             log_z = jnp.zeros(len(prompts_BxP))
             loss_B = objectives.subtb(g, log_r, mask, log_z, samples_per_prompt=SAMPLES, subtb_lambda=1.0)
@@ -131,10 +131,12 @@ class Ours:
         return seconds | {"tokens": tokens}
 
     def _prompts(self, prompts_BxP: np.ndarray) -> Any:
+        import jax.numpy as jnp
+
         from gfn_jax.types import Prompts
 
         lengths = np.full(len(prompts_BxP), PROMPT, np.int32)
-        return self._step.context.rows.place(Prompts(prompts_BxP.astype(np.int32), lengths))
+        return self._step.context.rows.place(Prompts(jnp.asarray(prompts_BxP, jnp.int32), jnp.asarray(lengths)))
 
     def product_rate(self) -> float:
         """FLOPs a second of a large product."""
@@ -142,7 +144,7 @@ class Ours:
         import jax.numpy as jnp
 
         size = PRODUCT[jax.default_backend() != "cpu"]
-        x = jax.random.normal(jax.random.key(0), (size, size), jnp.dtype(self._step.context.config.model.dtype))
+        x = jax.random.normal(jax.random.key(0), (size, size), jnp.dtype(self._config.model.dtype))
         multiply = jax.jit(jnp.matmul)
         return 2 * size**3 / best_time(lambda: multiply(x, x).block_until_ready())
 
@@ -173,8 +175,7 @@ class Ours:
         """FLOPs, and bytes of operands and results, of the matrix products of each compiled program."""
         from step_programs import StepPrograms
 
-        config = self._step.context.config
-        programs = StepPrograms(config, self._step.context.structure.architecture, PROMPT).programs
+        programs = StepPrograms(self._config, self._step.context.structure.architecture, PROMPT).programs
         return {name: (program.flops, program.product_bytes) for name, program in programs.items()}
 
 

@@ -66,6 +66,7 @@ def train_ours(seed: int, steps: int, workdir: Path) -> dict[str, Any]:
 
 def train_theirs(seed: int, steps: int, directory: Path) -> None:
     """Trains in PyTorch and leaves its adapters and their times in the directory."""
+    import jax.numpy as jnp
     import torch
     from safetensors.torch import save_file
     from torch_gflownet import Prompts, TorchAtBest
@@ -85,9 +86,9 @@ def train_theirs(seed: int, steps: int, directory: Path) -> None:
             for step in range(steps)
         ]
         schedule, reward = make_schedule(config.train), config.reward
-        rates = [float(schedule(step)) for step in range(steps)]
+        rates = [float(np.asarray(schedule(step))) for step in range(steps)]
         tempering = Temperature(reward.temperature_start, reward.temperature_end, reward.temperature_horizon)
-        temperatures = [float(tempering.at(step)) for step in range(steps)]
+        temperatures = [float(tempering.at(jnp.int32(step))) for step in range(steps)]
         vocabulary, terminator = experiment.structure.architecture.vocab_size, experiment.rules.terminator
         banned = ~np.asarray(experiment.rules.is_word_V)[:vocabulary]
         banned[terminator] = False

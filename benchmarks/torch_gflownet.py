@@ -60,9 +60,9 @@ class TorchPolicy(abc.ABC):
         gradient computed at once, where that is a choice.
         """
         torch.manual_seed(0)
-        self.dtype = dtype
-        device = torch.get_default_device()
-        model = AutoModelForCausalLM.from_pretrained(directory / "model", dtype=dtype).to(device).eval()
+        self.dtype, device = dtype, torch.get_default_device()
+        model = AutoModelForCausalLM.from_pretrained(directory / "model", dtype=dtype)
+        model.to(device=device).eval()  # pyright: ignore[reportCallIssue]
         self.model = PeftModel.from_pretrained(model, directory / "adapter", is_trainable=True).eval()
         given, loaded = load_file(directory / "adapter" / "adapter_model.safetensors"), self.adapter()
         if given.keys() != loaded.keys() or not all(torch.equal(given[name], loaded[name].cpu()) for name in given):

@@ -26,7 +26,7 @@ def main() -> None:
     loop.Pipeline = Recorded
     command.main()
     if distributed.is_main():
-        np.savez(Path(flags.FLAGS.workdir) / "tokens.npz", **steps)
+        np.savez(Path(flags.FLAGS.workdir) / "tokens.npz", allow_pickle=False, **steps)
 
 
 if __name__ == "__main__":

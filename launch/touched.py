@@ -14,7 +14,7 @@ CORE = ("tests/test_objectives.py", "tests/test_config.py", "tests/test_package.
 
 def main() -> None:
     changed = _git("diff", "--name-only", "HEAD") + _git("ls-files", "--others", "--exclude-standard")
-    found = set(CORE)
+    found: set[str] = set(CORE)
     for name in changed or _git("diff", "--name-only", "HEAD~1"):
         found.update(tests_of(Path(name)))
     print("\n".join(sorted(each for each in found if Path(each).exists())))
