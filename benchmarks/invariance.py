@@ -1,6 +1,6 @@
 """Does the same seed give the same run on any mesh, in any number of processes?
 
-    python benchmarks/invariance.py [--steps 20] [--tasks TASK ...] [--layouts LAYOUT ...]
+    python benchmarks/invariance.py [--steps 20] [--tasks TASK ...] [--settings SETTING ...] [--layouts LAYOUT ...]
         [--out docs/results/invariance.json]
 
 Trains the miniature on virtual devices over meshes and processes joined on loopback, with both replay
@@ -35,6 +35,11 @@ LAYOUTS = {  # processes, devices of each, mesh.data, mesh.model
     "4x1 in 4 processes": (4, 1, 4, 1),
 }
 CONFIGS = {"next_sentence": "configs/next_sentence_mini.py", "contradiction": "configs/quickstart.py"}
+SETTINGS = {  # dtype, and where replay is kept
+    "float64": ("float64", "memory"),
+    "redis": ("float64", "redis"),
+    "float32": ("float32", "memory"),
+}
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 SHORT = {
     "train.prompts_per_step": 8,
@@ -94,15 +99,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--tasks", nargs="+", choices=list(CONFIGS), default=list(CONFIGS))
+    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--layouts", nargs="+", choices=list(LAYOUTS), default=list(LAYOUTS), help="beside 1x1")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     console, results, failed = Console(), {}, []
-    cases = [
-        (task, dtype, backend)
-        for task in args.tasks
-        for dtype, backend in (("float64", "memory"), ("float64", "redis"), ("float32", "memory"))
-    ]
+    cases = [(task, *SETTINGS[setting]) for task in args.tasks for setting in args.settings]
     with local_redis() as server, tempfile.TemporaryDirectory(prefix="gfn_jax_invariance_") as directory:
         for task, dtype, backend in cases:
             reference = None

@@ -1,6 +1,6 @@
 """What happens when one process of several is killed: how soon do the others end, and does the relaunch go on?
 
-    python benchmarks/lost_process.py [--processes 4] [--out docs/results/lost_process.json]
+    python benchmarks/lost_process.py [--processes 4] [--faults FAULT ...] [--out docs/results/lost_process.json]
 
 For the process that coordinates (0) and for another: kills it by SIGKILL while the miniature trains, waits for
 the others, starts the same command again, and compares the end with that of a run that was left in peace.
@@ -22,6 +22,11 @@ from run_files import json_lines, without_times
 
 STEPS = 16
 LIMIT_S = 560.0
+FAULTS = {  # which process is sent what; -1: the last
+    "coordinator killed": (0, signal.SIGKILL),
+    "other killed": (-1, signal.SIGKILL),
+    "other stopped": (-1, signal.SIGTERM),
+}
 SHORT = {
     "train.steps": STEPS,
     "train.prompts_per_step": 8,
@@ -77,6 +82,7 @@ def lose(workdir: Path, processes: int, victim: int, sent: signal.Signals) -> di
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("--faults", nargs="+", choices=list(FAULTS), default=list(FAULTS))
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     console, results, failed = Console(), [], False
@@ -84,8 +90,8 @@ def main() -> None:
         with start(Path(directory) / "calm", args.processes) as run:
             run.finish(LIMIT_S)
         expected = outcome(Path(directory) / "calm")
-        last = args.processes - 1
-        for victim, sent in ((0, signal.SIGKILL), (last, signal.SIGKILL), (last, signal.SIGTERM)):
+        for victim, sent in (FAULTS[name] for name in args.faults):
+            victim %= args.processes
             workdir = Path(directory) / f"lost-{victim}-{sent.name}"
             result = lose(workdir, args.processes, victim, sent)
             with start(workdir, args.processes) as run:

@@ -7,7 +7,8 @@
 
 FILEs are prompts, one on each line, and fact edits as `data/zsre/convert.py` writes them. The questions ask
 `data/nli/judge` and, as the second judge, `data/nli/judge_second`, which `data/nli/train_judge.py` makes of two halves
-(--half first, --half second --seed 1).
+(--half first, --half second --seed 1); those "of more facts" train on what `data/smollm2/write_facts.py` wrote of the
+same edits.
 
 --out is a directory with a file for each run, and all of them together in `summary.json` and `frontier.png`. A run
 that has its file there is not made again, whatever the code has become since: each says of which commit it is. So the
@@ -45,10 +46,18 @@ METHODS += ["greedy", "beam 8", "diverse beam 8"]
 DIVERSITIES, LIKELIHOODS = ("diversity", "embedding_distance"), ("log_likelihood", "log_likelihood_best")
 """What policies and baselines are compared by: each likelihood at each equal diversity."""
 ENCODER, SECOND_JUDGE = "data/nli/encoder", "data/nli/judge_second"
-QUESTIONS = {  # kind of reward -> its weights
+QUESTIONS = {  # kind of run -> what it has of its own
     "contradiction": {},
-    "with the original fact": {"original_weight": 4.0},
-    "without contradiction": {"contradiction_weight": 0.0},
+    "with the original fact": {"reward.original_weight": 4.0},
+    "without contradiction": {"reward.contradiction_weight": 0.0},
+    "of more facts": {
+        "data.path": "data/zsre/more_facts.jsonl",
+        "data.val_path": "data/zsre/held_out_facts.jsonl",
+        "train.steps": 400,
+        "train.decay_steps": 400,
+        "train.eval_every": 100,
+        "train.checkpoint_every": 50,
+    },
 }
 
 
@@ -73,9 +82,8 @@ def continuations(prompts: str) -> Iterator[Run]:
 
 
 def questions(facts: str) -> Iterator[Run]:
-    for kind, weights in QUESTIONS.items():
+    for kind, settings in QUESTIONS.items():
         for seed in SEEDS:
-            settings = {f"reward.{name}": value for name, value in weights.items()}
             training = _training("contradiction_smollm2", {"data.path": facts, "seed": seed, **settings})
             comparing = ["--candidates=64", f"--second_judge={SECOND_JUDGE}"]
             about = {"task": "contradiction", "reward": kind, "seed": seed}

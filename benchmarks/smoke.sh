@@ -38,8 +38,8 @@ try time_to_quality --seeds 1 --steps 2
 try first_step --config configs/next_sentence_mini.py --starts 1
 try contradiction --seeds 1 --steps 2 --samples 64 --workdir "$place/contradiction"
 try plot_run --workdir "$place/contradiction/seed_0" --out "$place/run.png"
-try invariance --steps 1 --tasks next_sentence --layouts 2x2
-try lost_process --processes 2
+try invariance --steps 1 --tasks next_sentence --settings float64 --layouts 2x2
+try lost_process --processes 2 --faults "coordinator killed"
 try chaos --runs 1 --kills 1 --cases "$(.venv/bin/python -c 'import sys; sys.path.insert(0, "benchmarks"); import chaos; print(chaos.CASES[0].name)')"
 try soak --kind prompts --steps 20 --settled 5 --every_s 1 --most 1000000
 try scaling --models gpt2

@@ -7,15 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from gfn_jax.api import open_run
-from gfn_jax.evaluation.intervals import mean_of
 from gfn_jax.evaluation.judged_texts import RUNS_OWN, Judges
-from gfn_jax.evaluation.results import Evaluation
 from gfn_jax.evaluation.samples import Sample
 from gfn_jax.policies import Policy
 from gfn_jax.runs.opened import BEST
@@ -24,17 +21,6 @@ from gfn_jax.tasks import Task
 from gfn_jax.text.prompts import parse_object, read_lines
 
 _STANDARD_INPUT = "/dev/stdin"
-_COLUMNS = {  # of the comparison's table: figure -> heading; those that a task does not have are left out
-    "log_likelihood": "log p",
-    "log_r": "log R",
-    "contradiction_rate": "contradict",
-    "discriminates": "discrim.",
-    "second_judge_contradiction_rate": "2nd judge",
-    "diversity": "diversity",
-    "own_log_ratio_var": "variance",
-}
-_INSTEAD_OF = {"discriminates": "log_r", "second_judge_contradiction_rate": "own_log_ratio_var"}
-"""Columns that stand in another's place, so that a table fits 80 characters."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +91,7 @@ def print_evaluation(
             samples, prompts=prompts, methods=names, candidates=candidates, judges=judges, progress=console
         )
         _print_account(policy, console)
-    console.print(_comparison_table(evaluation))
+    console.print(evaluation)
     written = [policy.workdir / name for name in ("evaluation.json", "report.html")]
     files = " and ".join(str(file) for file in written if file.exists())
     console.print(f"all figures are in {files}; {evaluation.seconds:.0f} s in all", soft_wrap=True)
@@ -151,27 +137,4 @@ def _samples_table(prompt: str, samples: Sequence[Sample]) -> Table:
     for sample in samples:
         said = [f"{value:.3f}" if isinstance(value, float) else str(value) for value in sample.remarks.values()]
         table.add_row(Text(sample.text.strip()), *map(Text, said), f"{sample.log_pf:.2f}", f"{sample.log_r:.2f}")
-    return table
-
-
-def _comparison_table(evaluation: Evaluation) -> Table:
-    there = {name for each in evaluation.methods for name in each.per_prompt}
-    left_out = {other for name, other in _INSTEAD_OF.items() if name in there}
-    names = [name for name in _COLUMNS if name in there - left_out]
-    variance = "variance: of log R - log π over own samples of a prompt; " if "own_log_ratio_var" in names else ""
-    table = Table(
-        title=f"{evaluation.prompts} validation prompts, {evaluation.samples_per_prompt} continuations each: means and "
-        "half their 95% intervals",
-        caption=f"log p: frozen model's; {variance}s: without compiling",
-        box=box.SIMPLE_HEAD,
-        padding=0,
-        pad_edge=False,
-    )
-    table.add_column("method", no_wrap=True)
-    for name in names:
-        table.add_column(_COLUMNS[name], justify="right", no_wrap=True)
-    table.add_column("s", justify="right", no_wrap=True)
-    for each in evaluation.methods:
-        own = {name: mean_of(each.per_prompt[name]).in_short for name in names if name in each.per_prompt}
-        table.add_row(each.method.name, *(own.get(name, "") for name in names), f"{each.seconds:.1f}")
     return table

@@ -72,6 +72,11 @@ def test_a_comparison_has_figures_and_leaves_them_in_the_run(opened):
     assert {"log_likelihood", "elbo", "boat"} <= figures.keys()
     written = json.loads((opened.workdir / "evaluation.json").read_text())
     assert written["methods"][0]["figures"]["elbo"]["mean"] == figures["elbo"].mean
+    assert figures["diversity"].in_short in str(evaluation)
+    assert "greedy" in str(evaluation)
+    assert len(repr(evaluation)) < 500
+    with pytest.raises(gfn_jax.UserError, match="'beam 8' was not compared; what was: GFlowNet, greedy"):
+        evaluation.figures("beam 8")
     assert "greedy" in opened.report().read_text()
 
 
