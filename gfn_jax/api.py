@@ -65,6 +65,7 @@ def train(
     """
     if sys._getframe(1).f_globals.get("__name__") == "__mp_main__":  # what a spawned worker calls the user's script
         raise UserError('a script is imported by its workers too: train under `if __name__ == "__main__":`')
+    _check_config(config)
     leave_out_orbax()
     if reward is not None:
         config = _with_function(config, reward)
@@ -104,9 +105,15 @@ def open_adapter(config: Config, adapter: str, workdir: str | Path) -> "Policy":
 
     Raises `UserError` where it is one and, when it is first used, where the adapter is none of this model.
     """
+    _check_config(config)
     from gfn_jax.policies import AdapterPolicy
 
     return AdapterPolicy(config, adapter, Path(workdir))
+
+
+def _check_config(config: Any) -> None:
+    if not isinstance(config, Config):
+        raise UserError(f"a configuration is wanted, as gfn_jax.load_config(...) gives it: it is {config!r:.60}")
 
 
 def _with_function(config: Config, function: Function) -> Config:

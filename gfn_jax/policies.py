@@ -115,7 +115,11 @@ class Policy(abc.ABC):
         """The same, with each prompt's example, as soon as they are drawn; `places` are what errors call them."""
         if isinstance(prompts, str | Mapping):
             raise UserError("sample takes a list of prompts: of a single one, [prompt]")
+        if n < 1:
+            raise UserError(f"n {n}: it must be 1 or more")
         chosen = self.method(n, method, temperature)
+        if not prompts:
+            return iter(())
         places = places or [f"prompts[{number}]" for number in range(len(prompts))]
         examples = [self._example(prompt, place) for prompt, place in zip(prompts, places, strict=True)]
         experiment = self._trained.experiment
@@ -164,6 +168,10 @@ class Policy(abc.ABC):
         """
         if n < 2:
             raise UserError(f"n {n}: a prompt needs 2 samples or more")
+        if prompts is not None and not (isinstance(prompts, int) and prompts > 0):
+            raise UserError(f"prompts {prompts!r}: it is how many of the validation prompts, 1 or more")
+        if isinstance(methods, str):
+            raise UserError(f"methods takes a list of names: [{methods!r}]")
         config, console = self.config, console_for(progress)
         reference = [Resampling(candidates)] if candidates else []
         every = [*all_methods(n, config.reward.temperature_end, methods), *reference]
@@ -227,6 +235,8 @@ class Policy(abc.ABC):
             if self.task.fields != ("prompt",):
                 raise UserError(f"{place or 'the prompt'} must be a dict of {' and '.join(self.task.fields)}")
             prompt = {"prompt": prompt}
+        if isinstance(prompt, list | bytes | int | float | None):
+            raise UserError(f"{place or 'the prompt'} must be a text or a dict of the task's fields: it is {prompt!r}")
         return self.task.parse_example(place, prompt) if isinstance(prompt, Mapping) else prompt
 
 

@@ -61,7 +61,7 @@ def test_scores_of_given_texts_are_those_that_they_were_drawn_with(opened):
         assert one.text == other.text
         assert one.log_pf == pytest.approx(other.log_pf, rel=1e-4)
         assert one.log_r == pytest.approx(other.log_r, rel=1e-4)
-    assert opened.score(PROMPTS[0], []) == []
+    assert opened.score(PROMPTS[0], []) == opened.sample([]) == []
     (outside,) = opened.score(PROMPTS[0], ["zq"])
     assert outside.log_pf == -np.inf
 
@@ -111,6 +111,15 @@ def test_what_is_wrong_is_one_line(opened, trained, tmp_path):
         "has .* tokens, and sampling.max_len is 7": lambda: opened.score(PROMPTS[0], ["a boat of glass " * 9]),
         "takes a list of prompts": lambda: opened.sample(PROMPTS[0]),
         "wants a list of texts": lambda: opened.score(PROMPTS[0], "a text"),
+        "the prompt must be a text or a dict": lambda: opened.score(PROMPTS[:1], ["a text"]),
+        r"prompts\[0\] must be a text or a dict of the task's fields: it is 5": lambda: opened.sample([5]),
+        "n 0: it must be 1 or more": lambda: opened.sample(PROMPTS, 0),
+        "prompts .*: it is how many of the validation prompts": lambda: opened.evaluate(prompts=PROMPTS),
+        "methods takes a list of names": lambda: opened.evaluate(methods="GFlowNet"),
+        "a configuration is wanted, .* it is 'mini.py'": lambda: gfn_jax.train("mini.py", tmp_path),
+        "reward must be a function, as def makes one: it is 'boat'": lambda: gfn_jax.train(
+            short_config(), tmp_path, reward="boat"
+        ),
         "names the reward function 'test_api:boat'": lambda: gfn_jax.open_run(trained.workdir),
         "--checkpoint 3: choose best, last or the step": lambda: gfn_jax.open_run(trained.workdir, 3, reward=boat),
         "is not a run's directory": lambda: gfn_jax.open_run(tmp_path),

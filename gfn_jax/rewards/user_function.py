@@ -7,6 +7,7 @@ gives a term of log R for each text, in nats, or several as a dict of such lists
 
 import hashlib
 import inspect
+import math
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,9 @@ KEY = "reward.function.name"
 
 
 def name_of(function: Function) -> str:
-    """What a configuration calls the function: "module:function"."""
+    """What a configuration calls the function: "module:function"; raises `UserError` where it is none."""
+    if not (callable(function) and hasattr(function, "__qualname__")):
+        raise UserError(f"reward must be a function, as def makes one: it is {function!r}")
     return f"{function.__module__}:{function.__qualname__}"
 
 
@@ -61,7 +64,7 @@ class UserFunction:
     def __init__(self, name: str, function: Function | None = None):
         self._function = function or find_function(name)
         self._name = name.partition(":")[2].rpartition(".")[2]
-        self._has_told = False
+        self._has_told: set[str] = set()
 
     def terms(self, pairs: Sequence[tuple[str, str]]) -> list[Terms]:
         """The terms of each (prompt, text).
@@ -77,13 +80,25 @@ class UserFunction:
         if fault and len(pairs) > 1:  # those that it can do are not lost with those that it cannot
             return [terms for pair in pairs for terms in self.terms([pair])]
         if fault:
-            if not self._has_told:
-                logging.warning("%s raised on %r, which is left out:\n%s", self._name, pairs[0], fault)
-                self._has_told = True
+            self._tell("raised on %r, which is left out:\n%s", pairs[0], fault)
             return [None]
         named = answer if isinstance(answer, Mapping) else {self._name: answer}
         columns = {str(name): self._numbers(values, len(pairs)) for name, values in named.items()}
+        for place, pair in enumerate(pairs):
+            if not all(math.isfinite(values[place]) for values in columns.values()):
+                self._tell(
+                    "returned %s for %r: texts without a finite reward are left out, and nothing is learned of them; "
+                    "of what should hardly be written give a low one, such as -20",
+                    ", ".join(f"{values[place]:g}" for values in columns.values()),
+                    pair,
+                )
         return [tuple((name, values[place]) for name, values in columns.items()) for place in range(len(pairs))]
+
+    def _tell(self, what: str, *values: Any) -> None:
+        """Warns, once of each kind."""
+        if what not in self._has_told:
+            logging.warning(f"%s {what}", self._name, *values)
+            self._has_told.add(what)
 
     def _numbers(self, values: Any, count: int) -> list[float]:
         try:

@@ -223,7 +223,8 @@ class Checkpoints:
         if changed := [name for name in needed if then.get(name) != now.get(name)]:
             raise UserError(
                 f"{where} depends on the {' and on the '.join(changed)}, which had another content then; choose "
-                "another --workdir, or restore the files (of a model on the hub, NAME@COMMIT is an earlier commit)"
+                "another --workdir, or restore the files (of a model on the hub, NAME@COMMIT is an earlier commit) "
+                "and give the function that the run was trained with, if any"
             )
         abstract = (
             jax.tree.map(ocp.utils.to_shape_dtype_struct, like.state),

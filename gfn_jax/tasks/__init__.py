@@ -19,10 +19,11 @@ def check_is_own(config: Config, source: object) -> None:
     """Raises `UserError` where a configuration from this source names code from elsewhere: a task, or a function."""
     named = {"task": config.task.name, "reward function": config.reward.function.name}
     for what, name in named.items():
-        if name not in TASKS and ":" in name:
+        module, colon, _ = name.partition(":")
+        if name not in TASKS and colon and module != "__main__":  # which runs already
             raise UserError(
-                f"{source} names the {what} {name!r}, and reading the run would import the module "
-                f"{name.partition(':')[0]!r}, which runs its code: if you trust whoever made both, add --trust_code"
+                f"{source} names the {what} {name!r}, and reading the run would import the module {module!r}, "
+                "which runs its code: if you trust whoever made both, add --trust_code"
             )
 
 

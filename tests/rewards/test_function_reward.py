@@ -91,6 +91,14 @@ def test_a_text_that_it_fails_on_is_a_bad_row_and_said_once(tmp_path, caplog):
     assert without_times(json_lines(whole / "metrics.jsonl")) == without_times(rows)
 
 
+def test_rewards_that_are_not_finite_are_said_once(caplog):
+    function = UserFunction("m:f", lambda prompts, texts: [-np.inf if "b" in text else 0.0 for text in texts])
+    assert function.terms([("p", "a"), ("p", "b"), ("p", "b b")]) == [(("f", v),) for v in (0.0, -np.inf, -np.inf)]
+    assert function.terms([("p", "bb")]) == [(("f", -np.inf),)]
+    assert caplog.text.count("f returned -inf for ('p', 'b'): texts without a finite reward are left out") == 1
+    assert caplog.text.count("left out") == 1
+
+
 def test_the_function_is_part_of_what_a_run_is(tmp_path, monkeypatch):
     module = tmp_path / "mine.py"
     monkeypatch.syspath_prepend(tmp_path)
@@ -100,6 +108,7 @@ def test_the_function_is_part_of_what_a_run_is(tmp_path, monkeypatch):
     settings = short_config(reward__function__name="mine:reward", objective__name="vargrad")
     with pytest.raises(UserError, match=r"names the reward function 'mine:reward', .* add --trust_code"):
         check_is_own(settings, "config.json")
+    check_is_own(short_config(reward__function__name="__main__:boat", objective__name="vargrad"), "config.json")
     with build(settings) as experiment:
         assert experiment.content["function of reward.function.name"] == first
 
