@@ -1,9 +1,13 @@
 """The wheel: it builds, and what it installs is enough to train with a configuration of one's own."""
 
+import ast
+import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 
 import pytest
@@ -42,6 +46,26 @@ def test_the_wheel_holds_every_module_and_what_reports_are_made_of(installed):
     )
     assert ours == theirs
     assert {"gfn_jax/reporting/page.html.jinja", "gfn_jax/reporting/page.css"} < theirs
+
+
+def test_all_that_is_imported_is_installed_with_it():
+    requirements = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    installed = {_normalised(re.split(r"[<>=\[ ]", each)[0]) for each in requirements}
+    imported = set()
+    for file in (ROOT / "gfn_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {each.name.partition(".")[0] for each in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.partition(".")[0])
+    extra = {"gguf", "sentence_transformers"}  # where they are missing, an error says what installs them
+    distributions = importlib.metadata.packages_distributions()
+    for name in imported - set(sys.stdlib_module_names) - {"gfn_jax"} - extra:
+        assert installed & set(map(_normalised, distributions.get(name, [name]))), name
+
+
+def _normalised(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def test_the_package_lists_all_of_its_commands(installed):
