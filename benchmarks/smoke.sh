@@ -38,6 +38,7 @@ try time_to_quality --seeds 1 --steps 2
 try first_step --config configs/next_sentence_mini.py --starts 1
 try contradiction --seeds 1 --steps 2 --samples 64 --workdir "$place/contradiction"
 try plot_run --workdir "$place/contradiction/seed_0" --out "$place/run.png"
+try command_times --workdir "$place/contradiction/seed_0" --prompts 2 --rounds 1
 try invariance --steps 1 --tasks next_sentence --settings float64 --layouts 2x2
 try lost_process --processes 2 --faults "coordinator killed"
 try chaos --runs 1 --kills 1 --cases "$(.venv/bin/python -c 'import sys; sys.path.insert(0, "benchmarks"); import chaos; print(chaos.CASES[0].name)')"

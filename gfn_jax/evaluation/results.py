@@ -1,6 +1,7 @@
 """A comparison with decoding, as a whole: what was compared how, and every method's figures."""
 
 import dataclasses
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,10 +81,9 @@ class Evaluation:
         return table
 
     def __str__(self) -> str:
-        console = Console(width=80)
-        with console.capture() as captured:
-            console.print(self)
-        return captured.get()
+        page = io.StringIO()
+        Console(file=page, width=80, force_terminal=False, force_jupyter=False).print(self)
+        return page.getvalue()
 
     def write(self, file: Path) -> None:
         """Leaves everything in a JSON file; a figure that is not finite is null. Raises `UserError` where it cannot."""
