@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs every benchmark in its smallest form, to see that it still runs: what it measures this way means nothing. Those that need
-# SmolLM2 or the compilers of accelerators say NOT RUN where these are missing. Arguments name the ones that are wanted:
-# benchmarks/smoke.sh replay soak
+# Runs every benchmark in its smallest form, and the tutorial, to see that it still runs: what it measures this way means nothing.
+# Those that need SmolLM2, the compilers of accelerators or what executes notebooks say NOT RUN where these are missing. Arguments
+# name the ones that are wanted: benchmarks/smoke.sh replay soak
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 place="$(mktemp -d)"
@@ -9,12 +9,18 @@ trap 'rm -rf "$place"' EXIT
 wanted="$*" failed="" known=""
 export JAX_PLATFORMS=cpu
 
-try() { # NAME ARGUMENTS: one line for each, and what it printed where it failed
+try() { # NAME ARGUMENTS: of a benchmark
+    local name="$1"
+    shift
+    run "$name" .venv/bin/python "benchmarks/$name.py" "$@"
+}
+
+run() { # NAME COMMAND: one line for each, and what it printed where it failed
     local name="$1" started=$SECONDS
     shift
     known+=" $name"
     if [ -n "$wanted" ] && ! [[ " $wanted " == *" $name "* ]]; then return; fi
-    if timeout 900 .venv/bin/python "benchmarks/$name.py" "$@" >"$place/said" 2>&1; then
+    if timeout 900 "$@" >"$place/said" 2>&1; then
         echo "$name: $((SECONDS - started)) s"
     else
         echo "$name: FAILED after $((SECONDS - started)) s"
@@ -52,6 +58,11 @@ if [ -d data/smollm2/model ]; then
     try random_number --seeds 1 --steps 1 --workdir "$place/numbers"
 else
     echo "random_number, real_language, gguf_parity: NOT RUN, for want of data/smollm2/model (python data/fetch.py smollm2)"
+fi
+if [ -x .venv/bin/jupyter-execute ]; then
+    run tutorial .venv/bin/jupyter-execute docs/tutorial.ipynb
+else
+    echo "tutorial: NOT RUN, for want of nbclient and ipykernel (pip install .[tutorial])"
 fi
 for name in $wanted; do
     if ! [[ "$known " == *" $name "* ]]; then
