@@ -138,7 +138,8 @@ class Policy(abc.ABC):
     def score(self, prompt: Any, texts: Sequence[str]) -> list[Sample]:
         """log π, log R and its terms of continuations of a prompt, in their order; see `sample` for the prompt.
 
-        Raises `UserError` where a text is longer than the policy can write.
+        Raises `UserError` where a text is longer than the policy can write, or goes on after the terminator, and where
+        the prompt leaves no room for one.
         """
         if isinstance(texts, str):
             raise UserError("score wants a list of texts")

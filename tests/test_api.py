@@ -109,6 +109,8 @@ def test_what_is_wrong_is_one_line(opened, trained, tmp_path):
         r"prompts\[1\] needs the field 'prompt'": lambda: opened.sample([PROMPTS[0], {"text": "-"}]),
         "there is no method 'beam 9'": lambda: opened.sample(PROMPTS, 2, method="beam 9"),
         "has .* tokens, and sampling.max_len is 7": lambda: opened.score(PROMPTS[0], ["a boat of glass " * 9]),
+        r"'a boat. a map' goes on after '.'": lambda: opened.score(PROMPTS[0], ["a boat. a map"]),
+        "but the model's context leaves": lambda: opened.score(" ".join(PROMPTS * 40), ["a boat"]),
         "takes a list of prompts": lambda: opened.sample(PROMPTS[0]),
         "wants a list of texts": lambda: opened.score(PROMPTS[0], "a text"),
         "the prompt must be a text or a dict": lambda: opened.score(PROMPTS[:1], ["a text"]),

@@ -87,9 +87,10 @@ class Samples:
     def given(self, example: Any, texts: Sequence[str]) -> list[Sample]:
         """The same of continuations from elsewhere, in their order, with or without the terminator's text.
 
-        Raises `UserError` where one is longer than the policy can write.
+        Raises `UserError` where one is longer than the policy can write, or goes on after a terminator.
         """
         experiment = self._experiment
+        experiment.check_prompts([example], in_buckets=False)
         tokens = [experiment.continuation(text) for text in texts]
         length = experiment.config.sampling.max_len
         for text, own in zip(texts, tokens, strict=True):

@@ -190,9 +190,16 @@ class Experiment:
         return Snapshot(functions.init(jax.tree.map(jnp.copy, self.adapter)), functions.no_trajectories(), NOTHING)
 
     def continuation(self, text: str) -> list[int]:
-        """The tokens of a continuation from elsewhere, with or without the terminator's text at its end."""
-        words = text.strip().removesuffix(self.config.task.terminator).strip()
-        return self.tokenizer.encode_continuation(f" {words}")
+        """The tokens of a continuation from elsewhere, with or without the terminator's text at its end.
+
+        Raises `UserError` where the terminator stands before, as whatever the policy writes ends with it.
+        """
+        terminator = self.config.task.terminator
+        words = text.strip().removesuffix(terminator).strip()
+        tokens = self.tokenizer.encode_continuation(f" {words}")
+        if self.rules.terminator in tokens:
+            raise UserError(f"{text[:60]!r} goes on after {terminator!r}, which ends whatever the policy writes")
+        return tokens
 
     def texts(self, trajectories: Trajectories) -> list[str]:
         """The continuations of this process's rows as text, each with its terminator."""

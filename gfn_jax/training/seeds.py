@@ -103,7 +103,11 @@ def _read(pool: Path, experiment: Experiment, known: Mapping[str, Any], refused:
         if not isinstance(fields.get("continuation"), str):
             raise UserError(f'{where} is not a JSON object with "continuation", a text')
         example = task.parse_example(where, fields)
-        tokens = experiment.continuation(fields["continuation"])
+        try:
+            tokens = experiment.continuation(fields["continuation"])
+        except UserError:
+            refused[f"goes on after {config.task.terminator!r}"] += 1
+            continue
         if task.prompt(example) not in known:
             refused["no training example has this prompt"] += 1
         elif len(tokens) > config.sampling.max_len:
