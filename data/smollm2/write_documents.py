@@ -12,7 +12,7 @@ what `configs/next_sentence_smollm2.py` trains on, is its result.
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -22,7 +22,8 @@ from rich.progress import track
 
 from gfn_jax.config.base import base
 from gfn_jax.config.reading import parse_config
-from gfn_jax.experiment.experiment import build
+from gfn_jax.config.schema import Config
+from gfn_jax.experiment.experiment import Experiment, build
 from gfn_jax.policy.sampler import Behaviour, sample
 from gfn_jax.runtime.keys import Purpose, key_for
 from gfn_jax.text.vocabulary import END_OF_TEXT
@@ -80,31 +81,41 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    raw = base()
-    raw.seed, raw.model.name_or_path = args.seed, args.model
-    raw.data.path, raw.data.prompt_buckets = "none", (32,)
-    raw.task.terminator, raw.task.bans = END_OF_TEXT, ConfigDict()
-    raw.sampling.max_len = args.tokens
-    with build(parse_config(raw.to_dict())) as experiment:
-        model, rules = experiment.structure, experiment.rules
-
-        @jax.jit
-        def write(frozen, prompts, batch):
-            own, key = model.frozen(frozen), key_for(args.seed, Purpose.SAMPLING, batch)
-            behaviour = Behaviour(top_p=0.95)
-            return sample(own, own, rules, prompts, key, samples_per_prompt=PER_BATCH, behaviour=behaviour)[0]
-
-        documents = []
+    documents = []
+    with build(free_writing(args.model, args.seed, room=32, tokens=args.tokens)) as experiment:
+        write = writer(experiment, PER_BATCH)
         for batch in track(range(args.batches), "writing"):
             for first in range(0, len(BEGINNINGS), 8):
                 beginnings = BEGINNINGS[first : first + 8]
-                written = write(experiment.frozen, experiment.encode(beginnings), batch * len(BEGINNINGS) + first)
+                texts = write(beginnings, batch * len(BEGINNINGS) + first)
                 rows = np.repeat(np.array(beginnings), PER_BATCH)
-                texts = experiment.texts(written)
                 documents += [" ".join((row + text).split()) for row, text in zip(rows, texts, strict=True)]
     kept = arranged(documents, args.seed)
     args.out.write_text("\n\n".join(kept) + "\n", encoding="utf-8")
     print(f"{args.out}: {len(kept)} documents; {len(documents) - len(kept)} were left out for what they speak of")
+
+
+def free_writing(model: str, seed: int, *, room: int, tokens: int) -> Config:
+    """Of a model that goes on after prompts of up to `room` tokens as it likes, for up to `tokens`."""
+    raw = base()
+    raw.seed, raw.model.name_or_path = seed, model
+    raw.data.path, raw.data.prompt_buckets = "none", (room,)
+    raw.task.terminator, raw.task.bans = END_OF_TEXT, ConfigDict()
+    raw.sampling.max_len = tokens
+    return parse_config(raw.to_dict())
+
+
+def writer(experiment: Experiment, count: int) -> Callable[[Sequence[str], int], list[str]]:
+    """What writes `count` continuations of each of some prompts, prompt by prompt; of another batch, others."""
+    model, rules, seed = experiment.structure, experiment.rules, experiment.config.seed
+
+    @jax.jit
+    def drawn(frozen, prompts, batch):
+        own, key = model.frozen(frozen), key_for(seed, Purpose.SAMPLING, batch)
+        behaviour = Behaviour(top_p=0.95)
+        return sample(own, own, rules, prompts, key, samples_per_prompt=count, behaviour=behaviour)[0]
+
+    return lambda prompts, batch: experiment.texts(drawn(experiment.frozen, experiment.encode(prompts), batch))
 
 
 def arranged(documents: Sequence[str], seed: int) -> list[str]:

@@ -19,20 +19,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
-from ml_collections import ConfigDict
 from rich.progress import track
-from write_documents import UNWANTED
+from write_documents import UNWANTED, free_writing, writer
 
-from gfn_jax.config.base import base
-from gfn_jax.config.reading import parse_config
 from gfn_jax.experiment.experiment import Experiment, build
-from gfn_jax.policy.sampler import Behaviour, sample
-from gfn_jax.runtime.keys import Purpose, key_for
 from gfn_jax.tasks.contradiction import FactEdit, read_edits, split_by_subject
 from gfn_jax.text.prompts import normalised
-from gfn_jax.text.vocabulary import END_OF_TEXT
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "zsre"))
@@ -56,13 +49,8 @@ def main() -> None:
     args = parser.parse_args()
 
     training, held_out = split_by_subject(read_edits(args.facts, "--facts"), args.val_prompts)
-    raw = base()
-    raw.seed, raw.model.name_or_path = args.seed, args.model
-    raw.data.path, raw.data.prompt_buckets = "none", (256,)
-    raw.task.terminator, raw.task.bans = END_OF_TEXT, ConfigDict()
-    raw.sampling.max_len = TOKENS
     facts = [edit for edit in training if edit.subject in edit.edit_fact and edit.subject in edit.original_fact]
-    with build(parse_config(raw.to_dict())) as experiment:
+    with build(free_writing(args.model, args.seed, room=256, tokens=TOKENS)) as experiment:
         names = named(experiment, facts, args.names, args.seed)
     more = list(with_new_subjects(facts, names, [edit.subject for edit in (*training, *held_out)]))
     write_lines([*training, *more], args.out)
@@ -73,17 +61,10 @@ def main() -> None:
 
 def named(experiment: Experiment, facts: Sequence[FactEdit], count: int, seed: int) -> list[list[str]]:
     """What the model writes for each of the facts, of which it sees the statement without the subject."""
-    model, rules = experiment.structure, experiment.rules
     statements = [edit.edit_fact.replace(edit.subject, "___") for edit in facts]
     examples = [FORM.format(statement, f" {edit.subject}") for statement, edit in zip(statements, facts, strict=True)]
 
-    @jax.jit
-    def write(frozen, prompts, batch):
-        own, key = model.frozen(frozen), key_for(seed, Purpose.SAMPLING, batch)
-        behaviour = Behaviour(top_p=0.95)
-        return sample(own, own, rules, prompts, key, samples_per_prompt=count, behaviour=behaviour)[0]
-
-    rng = np.random.default_rng(seed)
+    write, rng = writer(experiment, count), np.random.default_rng(seed)
     prompts = [
         "\n\n".join([*rng.choice(examples, SHOWN, replace=False), FORM.format(statement, "")])
         for statement in statements
@@ -92,7 +73,7 @@ def named(experiment: Experiment, facts: Sequence[FactEdit], count: int, seed: i
     for batch, first in enumerate(track(range(0, len(prompts), PROMPTS), "naming")):
         some = prompts[first : first + PROMPTS]
         filled = some + some[-1:] * (PROMPTS - len(some))
-        texts += experiment.texts(write(experiment.frozen, experiment.encode(filled), batch))[: count * len(some)]
+        texts += write(filled, batch)[: count * len(some)]
     return [texts[first : first + count] for first in range(0, len(texts), count)]
 
 
