@@ -164,6 +164,7 @@ def measure(args: argparse.Namespace, given: Setting, prompts_BxP: np.ndarray, r
             raise SystemExit(f"not the same computation as ours: {', '.join(wrong)}: {agreement}")
         for worker in workers.values():
             worker.do("train_step", prompts_BxP)
+        print(f"{' and '.join(workers)} are compiled and agree; timing {args.rounds} rounds ...", flush=True)
         seconds: dict[str, list[float]] = {name: [] for name in workers}
         phases: list[dict[str, float]] = []
         for number in range(1, args.rounds + 1):
