@@ -14,8 +14,11 @@ fi
 .venv/bin/ruff format --check --quiet .
 .venv/bin/ruff check --quiet .
 .venv/bin/mdformat --check ./*.md docs
-.venv/bin/basedpyright
 .venv/bin/lint-imports --no-logo
+said=$(mktemp)
+.venv/bin/basedpyright >"$said" & # beside the tests, and what it says is said behind them
+types=$!
+trap 'kill "$types" 2>/dev/null; rm -f "$said"' EXIT
 status=0
 if [ "${1:-}" = --quick ]; then
     mapfile -t touched < <(.venv/bin/python -m launch.touched)
@@ -24,6 +27,8 @@ fi
 workers=$(($(getconf _NPROCESSORS_ONLN) + 1)) # many a test waits for processes of its own
 .venv/bin/python -m pytest --numprocesses $((workers < 4 ? workers : 4)) --dist loadfile --no-loadscope-reorder "$@" ||
     status=$?
+wait "$types" || status=$?
+cat "$said"
 .venv/bin/python -c "import jax_cuda13_plugin, libtpu" 2>/dev/null ||
     echo "NOT CHECKED: plans for TPUs and GPUs, for want of their compilers (pip install .[plan-gpu,plan-tpu])"
 if [ -z "$(command -v chromium chromium-browser google-chrome)" ]; then

@@ -32,6 +32,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit all of it, and so
 import jax
 import pytest
 from architectures import GROUPED, MODELS, OF_TYPE, save_model
+from helpers import without_pages
 
 from gfn_jax.models.hf_architecture import READERS, make_architecture
 
@@ -45,6 +46,12 @@ LONGEST = ("test_faults.py", "test_processes.py", "test_train_step.py", "test_ap
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _without_pages():
+    with without_pages():
+        yield
 
 
 def pytest_addoption(parser):

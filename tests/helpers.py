@@ -1,8 +1,11 @@
 """What several tests build: models on disk and configurations."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from rich.console import Console
 from transformers import AutoTokenizer, DebertaV2Config, DebertaV2ForSequenceClassification
@@ -15,9 +18,12 @@ from gfn_jax.experiment.experiment import Experiment, build
 from gfn_jax.experiment.snapshot import Snapshot
 from gfn_jax.rewards.protocol import RewardContext
 from gfn_jax.runs.checkpoint import Checkpoints
+from gfn_jax.runs.tracking import Tracker
 from gfn_jax.tasks import make_task
+from gfn_jax.training import loop
 from gfn_jax.training.loop import train
 
+_REPORT = loop._report
 ROOT = Path(__file__).parent.parent
 MINIATURE = ROOT / "data" / "miniworld"
 
@@ -118,11 +124,33 @@ def short_config(**overrides: Any) -> Config:
     return config(**(settings | overrides))
 
 
-def run(settings: Config, workdir: Path) -> str:
-    """What training printed."""
+def run(settings: Config, workdir: Path, *, with_page: bool = False) -> str:
+    """What training printed; the page is left out, as `without_pages` says, unless it is asked for."""
     console = Console(record=True, width=100)
-    train(settings, workdir, console)
+    with pages() if with_page else contextlib.nullcontext():
+        train(settings, workdir, console)
     return console.export_text()
+
+
+@contextlib.contextmanager
+def without_pages() -> Iterator[None]:
+    """Runs of this process leave report.html out, which takes longer than their steps; tests of the page make it."""
+
+    def only_said(tracker: Tracker, workdir: Path) -> str:
+        tracker.flush()
+        return f"the report is in {workdir / 'report.html'}"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_report", only_said)
+        yield
+
+
+@contextlib.contextmanager
+def pages() -> Iterator[None]:
+    """Within `without_pages`: they make it all the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_report", _REPORT)
+        yield
 
 
 def last_snapshot(settings: Config, workdir: Path) -> Snapshot:

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import MINIATURE, ROOT, config_file, short_config
+from helpers import MINIATURE, ROOT, config_file, pages, short_config
 
 import gfn_jax
 from gfn_jax import api
@@ -154,12 +154,12 @@ def test_what_the_readme_shows_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(api, "load_config", lambda file, **own: load_config(file, **{**own, **small}))
     block = (ROOT / "README.md").read_text().partition(f"<!-- python: {name} -->\n\n```python\n")[2].partition("```")[0]
-    exec(
-        block.replace('"runs/', f'"{tmp_path}/').replace(
-            "evaluate(n=8", 'evaluate(n=2, prompts=2, methods=["GFlowNet"]'
-        ),
-        {"gfn_jax": gfn_jax},
-    )
+    block = block.replace('"runs/', f'"{tmp_path}/')
+    with pages():
+        exec(
+            block.replace("evaluate(n=8", 'evaluate(n=2, prompts=2, methods=["GFlowNet"]'),
+            {"gfn_jax": gfn_jax},
+        )
     assert list(tmp_path.glob("*/report.html"))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import ROOT
+from judge_training import Settings, train
 from pairs import Pair, as_written, part_of, read_pairs
 
 from gfn_jax.runtime.errors import UserError
@@ -66,8 +67,8 @@ def run(*arguments) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_judge_is_the_same_after_a_stop_and_is_one_that_rewards_take(encoder, pairs_file, tmp_path):
-    whole = run(encoder, pairs_file, tmp_path / "whole", "--learning_rate=0.003")
-    assert whole.returncode == 0, whole.stderr
+    settings = Settings(str(encoder), (str(pairs_file),), "both", 0, epochs=2.0, batch_size=8, learning_rate=0.003)
+    train(settings, str(tmp_path / "whole"), save_every=5)
     stopped = tmp_path / "stopped"
     with subprocess.Popen(
         command(encoder, pairs_file, stopped, "--learning_rate=0.003"), stdout=subprocess.DEVNULL, cwd=ROOT

@@ -176,7 +176,7 @@ def test_a_mesh_measures_the_same(experiment, model):
 def test_a_short_training_comes_nearer_and_shows_it(tmp_path, model):
     options = {"target": "table", "table": {"3": 3.0, "7": 1.0}, "invalid_log_r": -8.0}
     training = {"train__steps": 16, "train__learning_rate": 3e-2, "train__eval_every": 8, "train__warmup_steps": 1}
-    printed = run(settings(options, model, sampling__max_len=1, **training), tmp_path / "run")
+    printed = run(settings(options, model, sampling__max_len=1, **training), tmp_path / "run", with_page=True)
     rows = json_lines(tmp_path / "run" / "distribution.jsonl")
     assert [row["step"] for row in rows] == [0, 8, 16]
     assert rows[0]["outcomes"] == ["3", "7"]

@@ -88,7 +88,7 @@ def finished(tmp_path_factory, recording):
     workdir = tmp_path_factory.mktemp("runs") / "finished"
     settings = short_config()
     with recording():
-        output = run(settings, workdir)
+        output = run(settings, workdir, with_page=True)
     return workdir, output
 
 
@@ -325,7 +325,7 @@ def test_wandb_offline_needs_no_account_and_online_says_that_it_does(tmp_path, m
     with pytest.raises(UserError, match=r"tracking\.wandb=online needs a login"):
         run(short_config(tracking__wandb="online"), tmp_path / "online")
     assert not (tmp_path / "online").exists()
-    run(short_config(tracking__wandb="offline", train__steps=1), tmp_path / "offline")
+    run(short_config(tracking__wandb="offline", train__steps=1), tmp_path / "offline", with_page=True)
     assert list((tmp_path / "offline" / "wandb").glob("offline-run-*/*.wandb"))
     (uploaded,) = (tmp_path / "offline" / "wandb").glob("offline-run-*/files/media/html/report*.html")
     assert uploaded.read_text() == (tmp_path / "offline" / "report.html").read_text()
