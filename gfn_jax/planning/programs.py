@@ -20,6 +20,7 @@ from gfn_jax.evaluation.validation import ValidationFunctions
 from gfn_jax.experiment.step_calls import StepCalls
 from gfn_jax.experiment.train_step import StepFunctions
 from gfn_jax.models.architecture import Architecture
+from gfn_jax.models.layout import WHEREVER
 from gfn_jax.models.loading import make_structure
 from gfn_jax.models.mesh import batch_size, check_splits, make_mesh, model_layout, replicated, weight_shardings
 from gfn_jax.models.parts import ModelStructure
@@ -152,11 +153,12 @@ def outline(
     banned: np.ndarray | None = None,
     terminator: int = 13,
 ) -> Outline:
-    """The functions of a configuration over a mesh, whose devices need not be here.
+    """The functions of a configuration over a mesh, whose devices need not be here, as training compiles them there.
 
     `banned` is a mask over the vocabulary; which item ends a text changes no program. Raises
     `UserError` where the configuration does not fit the mesh.
     """
+    structure = structure.with_layout(model_layout(mesh, fsdp=config.mesh.fsdp))
     check_splits("train.prompts_per_step", config.train.prompts_per_step, batch_size(mesh))
     check_splits("eval.prompts_per_batch", config.eval.prompts_per_batch, batch_size(mesh))
     architecture, sampling, rows = structure.architecture, config.sampling, Rows(mesh)
@@ -176,8 +178,7 @@ def outline(
 def outline_for(config: Config, architecture: Architecture, devices: Sequence[Any] | None = None) -> Outline:
     """The same over the mesh that the configuration asks for, of these devices or of all that are here."""
     mesh = make_mesh(config.mesh.data, config.mesh.model, devices, batches=config.batches)
-    layout = model_layout(mesh, fsdp=config.mesh.fsdp)
-    return outline(config, make_structure(config.model, architecture, layout), mesh)
+    return outline(config, make_structure(config.model, architecture, WHEREVER), mesh)
 
 
 def _placed(tree: Any, shardings: Any) -> Any:

@@ -15,13 +15,16 @@ from helpers import MINIATURE, ROOT, config, config_file
 from gfn_jax.config.reading import parse_config
 from gfn_jax.models.gpt2 import GPT2Config
 from gfn_jax.models.hf_architecture import named_architecture
-from gfn_jax.models.mesh import batch_size
+from gfn_jax.models.layout import WHEREVER
+from gfn_jax.models.loading import make_structure
+from gfn_jax.models.mesh import batch_size, make_mesh, model_layout
 from gfn_jax.planning.compiled import Program
 from gfn_jax.planning.compiling import compile_for
 from gfn_jax.planning.flops import product_flops
-from gfn_jax.planning.programs import outline_for
+from gfn_jax.planning.programs import outline, outline_for
 from gfn_jax.planning.targets import find_target
 from gfn_jax.runtime.errors import UserError
+from gfn_jax.types import Prompts
 
 PROMPTS, SAMPLES, LENGTH, DEPTH = 4, 8, 5, 2
 ARCHITECTURE = GPT2Config(vocab_size=251, n_positions=64, n_embd=128, n_layer=DEPTH, n_head=2)
@@ -50,6 +53,19 @@ def settings(**overrides):
         }
         | overrides
     )
+
+
+def test_a_structure_is_outlined_as_the_meshs_devices_compute_it():
+    given = settings(mesh__data=2, mesh__model=2)
+    drawn = outline(given, make_structure(given.model, ARCHITECTURE, WHEREVER), make_mesh(2, 2))
+    prompts = Prompts.shapes(PROMPTS, 16, drawn.context.rows.sharding)
+
+    def reading(structure):
+        encode = jax.make_jaxpr(lambda frozen, prompts: structure.frozen(frozen).encode(prompts)[0])
+        return str(encode(structure.abstract_frozen, prompts))
+
+    as_trained = make_structure(given.model, ARCHITECTURE, model_layout(drawn.mesh, fsdp=False))
+    assert reading(drawn.structure) == reading(as_trained) != reading(as_trained.with_layout(WHEREVER))
 
 
 def test_flops_are_counted_as_often_as_loops_run():
