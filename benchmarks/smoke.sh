@@ -36,7 +36,6 @@ try exactness --problems flat --objectives vargrad --modes on-policy --seeds 0 -
 try exactness_report docs/results/exactness.json
 try mutants --only "a nucleus"
 try fuzz --inputs 2
-try shapes --config configs/next_sentence_gpt2_xl.py
 try load_model --model gpt2
 try profile_step --prompts 1 --samples 2 --tokens 5 --written 3 --repeats 1
 try step_time --prompts 1 --rounds 1
@@ -50,8 +49,6 @@ try lost_process --processes 2 --faults "coordinator killed"
 try chaos --runs 1 --kills 1 --cases "$(.venv/bin/python -c 'import sys; sys.path.insert(0, "benchmarks"); import chaos; print(chaos.CASES[0].name)')"
 try soak --kind prompts --steps 20 --settled 5 --every_s 1 --most 1000000
 try scaling --models gpt2
-try real_input --prompts data/miniworld/prompts.txt --tokenizer $mini --steps 1 --batch 1
-try real_questions --facts data/miniworld/facts_train.jsonl --tokenizer $mini --nli-tokenizer data/miniworld/nli --steps 1 --prompts 1
 try real_language_tables docs/results/real_language
 try plans --table docs/results/plans.json
 if [ -d data/smollm2/model ]; then
