@@ -84,7 +84,9 @@ class LoRALinear(nnx.Module):
             b = self.lora_b[...]
             y, low = jnp.split(product, [product.shape[-1] - b.shape[0]], axis=-1)
             change = jnp.tensordot(low, b, 1, preferred_element_type=jnp.promote_types(low.dtype, jnp.float32))
-            y = (y.reshape(change.shape) + self.scale * change).astype(product.dtype)
+            # XLA drops a scale of 1 that it knows, and has a GPU's product add y up, which is copied for that.
+            scale = jax.lax.optimization_barrier(jnp.asarray(self.scale, change.dtype))
+            y = (y.reshape(change.shape) + scale * change).astype(product.dtype)
         y = y.reshape(*product.shape[:-1], *self.outputs)
         return y if self.bias is None else y + trailing(self.bias[...], y.ndim)
 
