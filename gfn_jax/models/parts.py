@@ -32,7 +32,7 @@ class ModelStructure:
         layout: Layout = WHEREVER,
     ):
         how = {"dtype": dtype, "quantize": quantize, "remat": remat}
-        self._arguments = {"architecture": architecture, "lora": lora, **how}
+        self._arguments, self._layout = {"architecture": architecture, "lora": lora, **how}, layout
 
         def build(key: jax.Array, lora: LoRAConfig | None) -> LanguageModel:
             return LanguageModel(architecture, lora, **how, layout=layout, rngs=nnx.Rngs(params=key))
@@ -48,8 +48,8 @@ class ModelStructure:
         self.abstract_frozen: Weights = nnx.to_pure_dict(state)
 
     def with_layout(self, layout: Layout) -> "ModelStructure":
-        """The same model, computed on other devices or otherwise spread over them."""
-        return ModelStructure(**self._arguments, layout=layout)
+        """The same model, computed on other devices or otherwise spread over them; this one where it is so already."""
+        return self if layout == self._layout else ModelStructure(**self._arguments, layout=layout)
 
     def policy(self, adapter: Weights, frozen: Weights) -> LanguageModel:
         return nnx.merge(self._policy_graph, adapter, frozen)
