@@ -93,15 +93,16 @@ def happens(monkeypatch):
     return Intruder.happens
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_after_its_step_and_loses_nothing(settings, uninterrupted, happens, tmp_path, number):
+def test_a_signal_ends_the_run_after_its_step_and_loses_nothing(settings, uninterrupted, happens, tmp_path):
     handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
-    happens[4] = lambda: os.kill(os.getpid(), number)  # one batch ahead: while step 3 is trained
-    console = Console(record=True, width=100)
-    assert not train(settings, tmp_path / "run", console).is_done
-    assert f"stopped by {number.name} after step 3" in console.export_text()
-    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers
-    assert [file.name for file in (tmp_path / "run" / "checkpoints").iterdir()].count("3") == 1
+    # Batches are rewarded one ahead of the step that trains, and the one that waited again by the second start.
+    for batch, number, step in ((2, signal.SIGTERM, 1), (5, signal.SIGINT, 3)):
+        happens[batch] = lambda number=number: os.kill(os.getpid(), number)
+        console = Console(record=True, width=100)
+        assert not train(settings, tmp_path / "run", console).is_done
+        assert f"stopped by {number.name} after step {step}" in console.export_text()
+        assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers
+        assert [file.name for file in (tmp_path / "run" / "checkpoints").iterdir()].count(str(step)) == 1
     assert "going on after step 3" in run(settings, tmp_path / "run")
     assert_same_runs(settings, tmp_path / "run", uninterrupted)
 
