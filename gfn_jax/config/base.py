@@ -81,6 +81,7 @@ def base() -> ConfigDict:
     config.sampling.temperature_prob = 0.0  # of a step that one is drawn, uniformly between the two; else it is 1
     config.sampling.top_k = 0  # behaviour only: draw from so many of the likeliest tokens; 0: off
     config.sampling.top_p = 1.0  # behaviour only: draw from the likeliest tokens of this mass; 1: off
+    config.sampling.rounds_adapter = True  # behaviour only, on GPUs: merged into bfloat16 weights; half the kernels
 
     config.objective = ConfigDict()
     config.objective.name = "subtb"  # subtb, db, pooled, vargrad, tb or, for comparison, reinforce: see docs/design.md

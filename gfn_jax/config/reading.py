@@ -34,6 +34,7 @@ OF_THE_MACHINE = (
 
 YOUNGER: dict[str, Any] = {
     "model.matmul_precision": "default",
+    "sampling.rounds_adapter": False,
     "reward.nli.dtype": "float32",
     "reward.sentences.dtype": "float32",
     "reward.function.name": "",

@@ -78,6 +78,7 @@ class Sampling(Section):
     temperature_prob: Share
     top_k: Natural
     top_p: Annotated[float, Field(gt=0, le=1)]
+    rounds_adapter: bool
 
     @model_validator(mode="after")
     def _ordered(self) -> "Sampling":

@@ -113,6 +113,11 @@ class StepFunctions:
         self._microbatches = of_device // self.microbatch
         self._layout_of_shard = model_layout(mesh, fsdp=config.mesh.fsdp, of_shard=True)
         self._structure_of_shard = structure.with_layout(self._layout_of_shard)
+        is_off_policy = config.objective.name not in objectives.CONTROLS
+        rounds_adapter = config.sampling.rounds_adapter and is_off_policy
+        self._structure_to_draw = structure.with_layout(
+            model_layout(mesh, fsdp=config.mesh.fsdp, rounds_adapter=rounds_adapter)
+        )
         self._everywhere = everywhere = replicated(mesh)
         self._rows = rows = Rows(mesh).sharding
         self.init = jax.jit(self._init, out_shardings=everywhere)
@@ -141,7 +146,7 @@ class StepFunctions:
     def _sample(self, adapter: Weights, frozen: Weights, prompts: Prompts, step: jax.Array) -> Trajectories:
         """Trajectories of the behaviour policy for an optimiser step; the step is the only randomness."""
         trajectories, _ = sample(
-            *self._structure.policy_and_frozen(adapter, frozen),
+            *self._structure_to_draw.policy_and_frozen(adapter, frozen),
             self._rules,
             prompts,
             key_for(self._seed, Purpose.TRAINING, step),

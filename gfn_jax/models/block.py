@@ -79,7 +79,9 @@ class Block(nnx.Module):
                 # With its outputs in parts, and A whole, the two make no one matrix. With its inputs in parts both
                 # products are sums over devices, and these meet once.
                 is_one = not layout.split_axes.intersection(axis.name for axis in part.outputs)
-                getattr(self, part.module).set_for_decoding(beside=layout.has_few_kernels and is_one)
+                getattr(self, part.module).set_for_decoding(
+                    beside=layout.has_few_kernels and is_one, rounded=layout.rounds_adapter
+                )
         if layout.has_few_kernels and not layout.split_axes:
             # A compiler would find these groups too, and put their weights together at every token.
             for group in self.together:

@@ -18,6 +18,7 @@ class Layout:
     split_axes  names of the axes of weights that are in parts on several devices
     has_few_kernels  whether decoding is told in few large operations, as accelerators like it, or in those with the
             fewest FLOPs
+    rounds_adapter  whether decoding adds an adapter to frozen weights that are narrower, too, which rounds it off
     multiple_of_samples  of how many samples of a prompt, or a multiple, a decoded position's product with keys is: a
             GPU's library takes products of bfloat16 in eights, or fills them up itself, in one kernel more
     """
@@ -27,6 +28,7 @@ class Layout:
     shards: int = 1
     split_axes: frozenset[str] = frozenset()
     has_few_kernels: bool = False
+    rounds_adapter: bool = False
     multiple_of_samples: int = 1
 
 

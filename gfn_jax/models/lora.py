@@ -90,18 +90,18 @@ class LoRALinear(nnx.Module):
         y = y.reshape(*product.shape[:-1], *self.outputs)
         return y if self.bias is None else y + trailing(self.bias[...], y.ndim)
 
-    def set_for_decoding(self, *, beside: bool) -> None:
+    def set_for_decoding(self, *, beside: bool, rounded: bool) -> None:
         """Adds the adapter to the frozen weights or, where these are the narrower ones, rounds A and B to their dtype.
 
-        In narrower weights an adapter would be rounded off. A and B themselves are multiplied in the activations' dtype
-        in any case: here they are so once, and not at every token. Those that stand `beside` W are one matrix with it,
-        [W A], so that x W and x A are one product.
+        In narrower weights an adapter is rounded off, which is done only where it may be `rounded`. A and B themselves
+        are multiplied in the activations' dtype in any case: here they are so once, and not at every token. Those that
+        stand `beside` W are one matrix with it, [W A], so that x W and x A are one product.
         """
         if self.lora_a is None or self.lora_b is None or isinstance(self.kernel, QuantizedKernel):
             return
         kernel, a, b = self.kernel[...], self.lora_a[...], self.lora_b[...]
-        if _is_as_wide(kernel, a):
-            self.kernel = nnx.Param(kernel + self.scale * jnp.tensordot(a, b, 1))
+        if rounded or _is_as_wide(kernel, a):
+            self.kernel = nnx.Param((kernel + self.scale * jnp.tensordot(a, b, 1)).astype(kernel.dtype))
             self.lora_a = self.lora_b = None
         else:
             a, b = a.astype(kernel.dtype), b.astype(kernel.dtype)

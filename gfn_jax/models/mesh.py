@@ -120,10 +120,11 @@ def weight_shardings(mesh: Mesh, structure: ModelStructure, *, fsdp: bool) -> An
     return jax.tree_util.tree_map_with_path(sharding, structure.abstract_frozen)
 
 
-def model_layout(mesh: Mesh, *, fsdp: bool, of_shard: bool = False) -> Layout:
+def model_layout(mesh: Mesh, *, fsdp: bool, of_shard: bool = False, rounds_adapter: bool = False) -> Layout:
     """Where a model's values lie while it computes with weights that `weight_shardings` placed.
 
-    `of_shard` is for the computation of one device's prompts under a `jax.vmap` over all of them.
+    `of_shard` is for the computation of one device's prompts under a `jax.vmap` over all of them; `rounds_adapter`
+    allows decoding to do so where it is the quicker for it.
 
     What is kept of every position between the parts of a layer is split over `model` as well, by its
     width: tensor parallelism alone would keep all of it on every device (Korthikanti et al. 2022 split it
@@ -134,6 +135,7 @@ def model_layout(mesh: Mesh, *, fsdp: bool, of_shard: bool = False) -> Layout:
     platform = mesh.devices.flat[0].platform
     decoding: dict[str, Any] = {
         "has_few_kernels": platform != "cpu",
+        "rounds_adapter": rounds_adapter and platform == "gpu",
         "multiple_of_samples": 8 if platform == "gpu" else 1,
     }
     shards = 1 if of_shard else batch_size(mesh)

@@ -1,5 +1,7 @@
 """The compiled update: it reaches exact targets, on any mesh, however the batch is cut."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +14,13 @@ from gfn_jax.experiment.batches import Replayed
 from gfn_jax.experiment.optimizer import at_step, make_optimizer, make_schedule
 from gfn_jax.experiment.train_step import StepFunctions, within_prompt_variance
 from gfn_jax.models import language_model
+from gfn_jax.models.layout import WHEREVER
 from gfn_jax.models.mesh import make_mesh, replicated, weight_shardings
 from gfn_jax.policy import sampler, scorer
 from gfn_jax.rewards.likelihood import LikelihoodReward
 from gfn_jax.rewards.protocol import RewardContext
 from gfn_jax.rewards.tempering import Temperature
+from gfn_jax.runtime.keys import Purpose, key_for
 from gfn_jax.runtime.rows import Rows
 from gfn_jax.runtime.stopwatch import Stopwatch
 
@@ -54,6 +58,41 @@ def test_training_reaches_the_exact_target_under_all_masks():
     assert total_variation(np.exp(world.exact_log_probs(world.fresh_adapter())), target).min() > 0.2
     assert total_variation(np.exp(world.exact_log_probs(state.adapter)), target).max() < 0.01
     assert float(metrics["log_ratio_var"]) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("sampling", "objective", "is_rounded"),
+    [(True, "subtb", True), (False, "subtb", False), (True, "reinforce", False)],
+)
+def test_an_adapter_may_be_rounded_off_to_draw_and_for_nothing_else(monkeypatch, sampling, objective, is_rounded):
+    def as_on_a_gpu(mesh, *, rounds_adapter=False, **_):
+        return dataclasses.replace(WHEREVER, has_few_kernels=True, rounds_adapter=rounds_adapter)
+
+    monkeypatch.setattr(train_step, "model_layout", as_on_a_gpu)
+    world = TinyWorld(words=5, min_len=1, max_len=6, dtype=jnp.bfloat16)
+    settings = config(
+        data__path="-",
+        model__name_or_path="-",
+        sampling__samples_per_prompt=53,
+        sampling__max_len=6,
+        sampling__rounds_adapter=sampling,
+        objective__name=objective,
+        train__prompts_per_step=2,
+        train__microbatch_prompts=2,
+    )
+    mesh = make_mesh(1, 1)
+    reward = TableReward(world, np.zeros((2, len(world.strings()))))
+    functions = StepFunctions(settings, world.structure, reward, world.rules, mesh)
+    drawn = functions.sample(world.adapter, world.frozen, world.prompts, 3)
+
+    def drawn_by(rounds_adapter):
+        structure = world.structure.with_layout(as_on_a_gpu(mesh, rounds_adapter=rounds_adapter))
+        models = structure.policy_and_frozen(world.adapter, world.frozen)
+        key = key_for(settings.seed, Purpose.TRAINING, 3)
+        return jax.jit(lambda: sampler.sample(*models, world.rules, world.prompts, key, samples_per_prompt=53)[0])()
+
+    np.testing.assert_array_equal(drawn.tokens_NxL, drawn_by(is_rounded).tokens_NxL)
+    assert (drawn.tokens_NxL != drawn_by(not is_rounded).tokens_NxL).any()
 
 
 def run_steps(world, mesh_shape, steps=3, microbatch=4, dtype_config="float32"):

@@ -18,9 +18,9 @@ SAMPLES, STEPS = 3, 5
 WITH_WINDOWS = GROUPED | {"model_type": "gemma3_text"} | OF_TYPE["gemma3_text"]
 
 
-def decoded(dtype, *, few: bool, alpha: float = 7.0):
+def decoded(dtype, *, few: bool, rounded: bool = False, alpha: float = 7.0):
     """Hidden states of continuations that once change places, as in a beam search."""
-    layout = dataclasses.replace(WHEREVER, has_few_kernels=few, multiple_of_samples=2)
+    layout = dataclasses.replace(WHEREVER, has_few_kernels=few, rounds_adapter=rounded, multiple_of_samples=2)
     lora = LoRAConfig(2, alpha, ("all-linear",))
     architecture = make_architecture(WITH_WINDOWS, "GROUPED")
     structure = ModelStructure(architecture, lora, dtype=dtype, remat=False, layout=layout)
@@ -51,5 +51,9 @@ def test_few_kernels_and_few_flops_give_the_same_hidden_states(dtype, tolerance)
     """In bfloat16 each rounds at other places; without the adapter's second factor they would be far apart."""
     with jax.enable_x64(dtype == "float64"):
         expected = decoded(jnp.dtype(dtype), few=False)
-        np.testing.assert_allclose(decoded(jnp.dtype(dtype), few=True), expected, rtol=tolerance, atol=tolerance)
+        few = decoded(jnp.dtype(dtype), few=True)
+        np.testing.assert_allclose(few, expected, rtol=tolerance, atol=tolerance)
+        rounded = decoded(jnp.dtype(dtype), few=True, rounded=True)
+        np.testing.assert_allclose(rounded, expected, rtol=tolerance, atol=tolerance)
+        assert (rounded == few).all() == (dtype == "float64")  # there the adapter is added in any case
         assert np.abs(decoded(jnp.dtype(dtype), few=False, alpha=0.0) - expected).max() > 5 * tolerance
