@@ -28,6 +28,7 @@ workers=$(($(getconf _NPROCESSORS_ONLN) + 1)) # many a test waits for processes 
 .venv/bin/python -m pytest --numprocesses $((workers < 4 ? workers : 4)) --dist loadfile --no-loadscope-reorder "$@" ||
     status=$?
 wait "$types" || status=$?
+trap 'rm -f "$said"' EXIT # a kill that finds nothing would be this command's status
 cat "$said"
 .venv/bin/python -c "import jax_cuda13_plugin, libtpu" 2>/dev/null ||
     echo "NOT CHECKED: plans for TPUs and GPUs, for want of their compilers (pip install .[plan-gpu,plan-tpu])"
