@@ -12,11 +12,13 @@ comes back with what it held a while ago.
 Then adapter, optimiser, waiting trajectories and replay (by the digest that the last checkpoint holds), metrics and
 samples must be the same to the last bit, times excepted, and the same checkpoints be kept. FILE is written after every
 run, and a run that it holds is not made again while the package is the same; M bounds the whole in minutes, after
-which the same command goes on. Every start is bounded in time; processes are ended by their ids.
+which the same command goes on. Commands for different cases may run beside each other and share FILE. Every start is
+bounded in time; processes are ended by their ids.
 """
 
 import argparse
 import dataclasses
+import fcntl
 import itertools
 import json
 import random
@@ -26,7 +28,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
 from local_redis import LocalRedis, local_redis
@@ -47,6 +48,7 @@ SHORT = {
     "eval.samples_per_prompt": 4,
     "eval.prompts_per_batch": 8,
     "eval.probes": 2,
+    "data.prompt_buckets": "(48,)",
     "replay.fraction": 0.25,
 }
 CONFIGS = {"sentences": "configs/next_sentence_mini.py", "questions": "configs/quickstart.py"}
@@ -167,6 +169,33 @@ class Run:
         return any((self.workdir / "checkpoints").glob("*tmp*"))
 
 
+class Results:
+    """What happened to each run, also in a file that commands for other cases add to at the same time.
+
+    Args:
+      file: the file, or None for none; what it holds of the same package is kept.
+      about: what the file says beside the runs.
+    """
+
+    def __init__(self, file: Path | None, about: dict):
+        self._file, self._about = file, about
+        self.runs = self._held()
+
+    def add(self, name: str, run: dict) -> None:
+        self.runs[name] = run
+        if self._file:
+            with self._file.open("a") as held:
+                fcntl.flock(held, fcntl.LOCK_EX)  # until it is closed
+                self.runs = dict(sorted((self._held() | self.runs).items()))
+                self._file.write_text(json.dumps(self._about | {"runs": self.runs}, indent=1) + "\n")
+
+    def _held(self) -> dict[str, dict]:
+        if not self._file or not self._file.exists() or not self._file.stat().st_size:
+            return {}
+        held = json.loads(self._file.read_text())
+        return held["runs"] if held["package_sha256"] == self._about["package_sha256"] else {}
+
+
 def torment(run: Run, case: Case, number: int, kills: int) -> list[str]:
     """Kills the run so many times, once in a save and every other run with something else; what happened."""
     rng = random.Random(f"{case.name} {number}")
@@ -196,14 +225,10 @@ def main() -> None:
     args = parser.parse_args()
     console, until = Console(), time.monotonic() + 60 * args.minutes
     package = files_sha256((Path(__file__).resolve().parents[1] / "gfn_jax").rglob("*.py"))
-    results: dict[str, Any] = {"kills": args.kills, "runs": {}, "package_sha256": package, **describe()}
-    if args.out and args.out.exists():
-        before = json.loads(args.out.read_text())
-        if before.get("package_sha256") == package:
-            results["runs"] = before["runs"]
+    results = Results(args.out, {"kills": args.kills, "package_sha256": package, **describe()})
     with local_redis() as server, tempfile.TemporaryDirectory(prefix="gfn_jax_chaos_") as directory:
         for case in CASES:
-            wanted = [number for number in range(args.runs) if f"{case.name} {number}" not in results["runs"]]
+            wanted = [number for number in range(args.runs) if f"{case.name} {number}" not in results.runs]
             if not wanted or (args.cases and case.name not in args.cases):
                 continue
             calm = Run(Path(directory) / f"{case.name}-calm", case, server)
@@ -216,14 +241,12 @@ def main() -> None:
                 events = torment(run, case, number, args.kills)
                 outcome = run.outcome()
                 differing = [key for key, value in expected.items() if outcome[key] != value]
-                results["runs"][f"{case.name} {number}"] = {"events": events, "differing": differing}
+                results.add(f"{case.name} {number}", {"events": events, "differing": differing})
                 said = "the same" if not differing else f"{differing} differ"
                 console.print(f"{case.name} {number}: {'; '.join(events)}: {said}", soft_wrap=True)
-                if args.out:
-                    args.out.write_text(json.dumps(results, indent=1) + "\n")
-    runs = results["runs"].values()
+    runs = results.runs.values()
     console.print(f"{sum(not each['differing'] for each in runs)} of {len(runs)} runs are the same")
-    if "left behind" in json.dumps(results) or any(each["differing"] for each in runs):
+    if "left behind" in json.dumps(results.runs) or any(each["differing"] for each in runs):
         sys.exit(1)
 
 
