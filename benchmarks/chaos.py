@@ -246,7 +246,8 @@ def main() -> None:
                 console.print(f"{case.name} {number}: {'; '.join(events)}: {said}", soft_wrap=True)
     runs = results.runs.values()
     console.print(f"{sum(not each['differing'] for each in runs)} of {len(runs)} runs are the same")
-    if "left behind" in json.dumps(results.runs) or any(each["differing"] for each in runs):
+    said = json.dumps(results.runs)
+    if "left behind" in said or "Traceback" in said or any(each["differing"] for each in runs):
         sys.exit(1)
 
 

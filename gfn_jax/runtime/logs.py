@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable
 from logging import LogRecord
 from pathlib import Path
-from types import TracebackType
 
 from absl import logging
 
@@ -14,8 +13,8 @@ def leave_out_orbax() -> None:
     """Keeps what Orbax logs off the terminal; may be called more than once."""
     for place in (logging.get_absl_handler(), logging.get_absl_logger()):  # a notebook has another handler
         place.addFilter(_is_not_of_orbax)
-    if not isinstance(sys.excepthook, _WithoutLateWriters):
-        sys.excepthook = _WithoutLateWriters(sys.excepthook)
+    if not isinstance(sys.unraisablehook, _WithoutLateWriters):
+        sys.unraisablehook = _WithoutLateWriters(sys.unraisablehook)
 
 
 def _is_not_of_orbax(record: LogRecord) -> bool:
@@ -24,15 +23,15 @@ def _is_not_of_orbax(record: LogRecord) -> bool:
 
 
 class _WithoutLateWriters:
-    """The hook for what nobody caught, but for arrays that are written when the save they belong to has failed.
+    """The hook for what nobody can catch, but for arrays that are written when the save they belong to has failed.
 
     Each finds that nobody waits for it any more, in a thread of its own; why the save failed is raised.
     """
 
-    def __init__(self, inner: Callable[[type[BaseException], BaseException, TracebackType | None], object]):
+    def __init__(self, inner: Callable[["sys.UnraisableHookArgs"], object]):
         self._inner = inner
 
-    def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        is_late = kind is RuntimeError and str(error) == "Event loop is closed"
+    def __call__(self, unraisable: "sys.UnraisableHookArgs") -> None:
+        is_late = isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"
         if not is_late or threading.current_thread() is threading.main_thread():
-            self._inner(kind, error, trace)
+            self._inner(unraisable)
