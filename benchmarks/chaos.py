@@ -21,6 +21,7 @@ import dataclasses
 import fcntl
 import itertools
 import json
+import os
 import random
 import resource
 import signal
@@ -36,6 +37,7 @@ from processes import Run as Started
 from rich.console import Console
 from run_files import json_lines, without_times
 
+from gfn_jax.runtime.cache import cache_directory
 from gfn_jax.runtime.content import files_sha256
 
 STEPS = 24
@@ -225,6 +227,7 @@ def main() -> None:
     args = parser.parse_args()
     console, until = Console(), time.monotonic() + 60 * args.minutes
     package = files_sha256((Path(__file__).resolve().parents[1] / "gfn_jax").rglob("*.py"))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_directory("compiled")))  # for all runs, also of two
     results = Results(args.out, {"kills": args.kills, "package_sha256": package, **describe()})
     with local_redis() as server, tempfile.TemporaryDirectory(prefix="gfn_jax_chaos_") as directory:
         for case in CASES:
