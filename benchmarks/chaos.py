@@ -11,7 +11,7 @@ comes back with what it held a while ago.
 
 Then adapter, optimiser, waiting trajectories and replay (by the digest that the last checkpoint holds), metrics and
 samples must be the same to the last bit, times excepted, and the same checkpoints be kept. FILE is written after every
-run, and a run that it holds is not made again while the package is the same; M bounds the whole in minutes, after
+run, and a run that it holds is not made again: it says which commit it is of. M bounds the whole in minutes, after
 which the same command goes on. Commands for different cases may run beside each other and share FILE. Every start is
 bounded in time; processes are ended by their ids.
 """
@@ -38,7 +38,6 @@ from rich.console import Console
 from run_files import json_lines, without_times
 
 from gfn_jax.runtime.cache import cache_directory
-from gfn_jax.runtime.content import files_sha256
 
 STEPS = 24
 SHORT = {
@@ -175,12 +174,11 @@ class Results:
     """What happened to each run, also in a file that commands for other cases add to at the same time.
 
     Args:
-      file: the file, or None for none; what it holds of the same package is kept.
-      about: what the file says beside the runs.
+      file: the file, or None for none; what it holds is kept.
     """
 
-    def __init__(self, file: Path | None, about: dict):
-        self._file, self._about = file, about
+    def __init__(self, file: Path | None):
+        self._file = file
         self.runs = self._held()
 
     def add(self, name: str, run: dict) -> None:
@@ -189,13 +187,12 @@ class Results:
             with self._file.open("a") as held:
                 fcntl.flock(held, fcntl.LOCK_EX)  # until it is closed
                 self.runs = dict(sorted((self._held() | self.runs).items()))
-                self._file.write_text(json.dumps(self._about | {"runs": self.runs}, indent=1) + "\n")
+                self._file.write_text(json.dumps(self.runs, indent=1) + "\n")
 
     def _held(self) -> dict[str, dict]:
         if not self._file or not self._file.exists() or not self._file.stat().st_size:
             return {}
-        held = json.loads(self._file.read_text())
-        return held["runs"] if held["package_sha256"] == self._about["package_sha256"] else {}
+        return json.loads(self._file.read_text())
 
 
 def torment(run: Run, case: Case, number: int, kills: int) -> list[str]:
@@ -226,9 +223,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     console, until = Console(), time.monotonic() + 60 * args.minutes
-    package = files_sha256((Path(__file__).resolve().parents[1] / "gfn_jax").rglob("*.py"))
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_directory("compiled")))  # for all runs, also of two
-    results = Results(args.out, {"kills": args.kills, "package_sha256": package, **describe()})
+    results, about = Results(args.out), {"kills": args.kills, **describe()}
     with local_redis() as server, tempfile.TemporaryDirectory(prefix="gfn_jax_chaos_") as directory:
         for case in CASES:
             wanted = [number for number in range(args.runs) if f"{case.name} {number}" not in results.runs]
@@ -244,7 +240,7 @@ def main() -> None:
                 events = torment(run, case, number, args.kills)
                 outcome = run.outcome()
                 differing = [key for key, value in expected.items() if outcome[key] != value]
-                results.add(f"{case.name} {number}", {"events": events, "differing": differing})
+                results.add(f"{case.name} {number}", {"events": events, "differing": differing} | about)
                 said = "the same" if not differing else f"{differing} differ"
                 console.print(f"{case.name} {number}: {'; '.join(events)}: {said}", soft_wrap=True)
     runs = results.runs.values()

@@ -91,6 +91,12 @@ def test_an_adapter_is_compared_without_a_run(opened, tmp_path):
     config = opened.config.model_copy(update={"reward": short_config().reward})
     with gfn_jax.open_adapter(config, adapter, tmp_path / "apart") as policy:
         figures = policy.evaluate(2, **how).figures()
+    short = config.model_copy(update={"data": config.data.model_copy(update={"prompt_buckets": (2,)})})
+    with (
+        gfn_jax.open_adapter(short, adapter, tmp_path / "short") as policy,
+        pytest.raises(gfn_jax.UserError, match="has .* tokens, but the largest of data.prompt_buckets is 2"),
+    ):
+        policy.evaluate(2, **how)
     own = opened.evaluate(2, **how).figures()
     for name in ("log_likelihood", "diversity", "length"):
         assert figures[name].mean == pytest.approx(own[name].mean, rel=1e-4)

@@ -84,8 +84,9 @@ def compare(
 ) -> Iterator[Compared]:
     """Every method's figures, one after the other; for a single process.
 
-    Raises `UserError` where the reward has no use for an example.
+    Raises `UserError` where an example's prompt is empty or too long, or the reward has no use for an example.
     """
+    experiment.check_prompts(examples)
     scorer = _Scorer(experiment, adapter, samples, text_figures)
     size = experiment.config.eval.prompts_per_batch
     batches = [_Batch(experiment, examples, first) for first in range(0, len(examples), size)]
