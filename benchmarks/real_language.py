@@ -3,12 +3,12 @@
     python data/fetch.py smollm2
     python data/fetch.py minilm
     python benchmarks/real_language.py --workdir runs/real --out docs/results/real_language \
-        --prompts FILE [--facts FILE] [--minutes 60] [--only PART] [FLAG ...]
+        --prompts FILE [--facts FILE --held_out FILE] [--minutes 60] [--only PART] [FLAG ...]
 
-FILEs are prompts, one on each line, and fact edits as `data/zsre/convert.py` writes them. The questions ask
-`data/nli/judge` and, as the second judge, `data/nli/judge_second`, which `data/nli/train_judge.py` makes of two halves
-(--half first, --half second --seed 1); those "of more facts" train on what `data/smollm2/write_facts.py` wrote of the
-same edits.
+FILEs are prompts, one on each line, and fact edits to train on and to validate with, such as
+`data/smollm2/write_facts.py` makes of those that `data/zsre/convert.py` writes. The questions ask `data/nli/judge` and,
+as the second judge, `data/nli/judge_second`, which `data/nli/train_judge.py` makes of two halves (--half first,
+--half second --seed 1).
 
 --out is a directory with a file for each run, and all of them together in `summary.json` and `frontier.png`. A run
 that has its file there is not made again, whatever the code has become since: each says of which commit it is. So the
@@ -50,14 +50,6 @@ QUESTIONS = {  # kind of run -> what it has of its own
     "contradiction": {},
     "with the original fact": {"reward.original_weight": 4.0},
     "without contradiction": {"reward.contradiction_weight": 0.0},
-    "of more facts": {
-        "data.path": "data/zsre/more_facts.jsonl",
-        "data.val_path": "data/zsre/held_out_facts.jsonl",
-        "train.steps": 400,
-        "train.decay_steps": 400,
-        "train.eval_every": 100,
-        "train.checkpoint_every": 50,
-    },
 }
 
 
@@ -81,10 +73,11 @@ def continuations(prompts: str) -> Iterator[Run]:
             yield Run(f"continuations-t{temperature:g}-seed{seed}", about, training, comparing)
 
 
-def questions(facts: str) -> Iterator[Run]:
+def questions(facts: str, held_out: str) -> Iterator[Run]:
+    data = {"data.path": facts, "data.val_path": held_out}
     for kind, settings in QUESTIONS.items():
         for seed in SEEDS:
-            training = _training("contradiction_smollm2", {"data.path": facts, "seed": seed, **settings})
+            training = _training("contradiction_smollm2", {**data, "seed": seed, **settings})
             comparing = ["--candidates=64", f"--second_judge={SECOND_JUDGE}"]
             about = {"task": "contradiction", "reward": kind, "seed": seed}
             yield Run(f"questions-{kind.replace(' ', '_')}-seed{seed}", about, training, comparing)
@@ -225,6 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts")
     parser.add_argument("--facts")
+    parser.add_argument("--held_out", default="", help="facts to validate with; by default some of the others")
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=1e9)
     parser.add_argument("--only", default="", help="runs whose name holds this")
@@ -236,7 +230,7 @@ def main() -> None:
         run._replace(flags=tuple(flags))
         for run in (
             *(continuations(args.prompts) if args.prompts else ()),
-            *(questions(args.facts) if args.facts else ()),
+            *(questions(args.facts, args.held_out) if args.facts else ()),
         )
     ]
     if not any(args.only in run.name for run in runs):
