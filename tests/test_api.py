@@ -94,7 +94,7 @@ def test_an_adapter_is_compared_without_a_run(opened, tmp_path):
     short = config.model_copy(update={"data": config.data.model_copy(update={"prompt_buckets": (2,)})})
     with (
         gfn_jax.open_adapter(short, adapter, tmp_path / "short") as policy,
-        pytest.raises(gfn_jax.UserError, match="has .* tokens, but the largest of data.prompt_buckets is 2"),
+        pytest.raises(gfn_jax.UserError, match=r"has .* tokens, but the largest of data\.prompt_buckets is 2"),
     ):
         policy.evaluate(2, **how)
     own = opened.evaluate(2, **how).figures()
