@@ -1,6 +1,6 @@
 """Is anything lost when a run is killed? Kills runs of the miniature at random instants, and resumes them.
 
-    python benchmarks/chaos.py [--runs 13] [--kills 3] [--cases NAME ...] [--minutes M] [--out docs/results/chaos.json]
+    python benchmarks/chaos.py [--runs 13] [--kills 3] [--cases NAME ...] [--minutes M] [--out docs/results/chaos.jsonl]
 
 A case is a task (sentences or questions), a replay buffer (memory or Redis), a pipeline depth (0 or 1) and a number of
 processes (1 or 2): 16 cases. Of each, one run goes through undisturbed; the others are ended by SIGKILL, several times
@@ -10,15 +10,14 @@ is full for the time of a start (files may not grow beyond a limit); a Redis ser
 comes back with what it held a while ago.
 
 Then adapter, optimiser, waiting trajectories and replay (by the digest that the last checkpoint holds), metrics and
-samples must be the same to the last bit, times excepted, and the same checkpoints be kept. FILE is written after every
-run, and a run that it holds is not made again: it says which commit it is of. M bounds the whole in minutes, after
-which the same command goes on. Commands for different cases may run beside each other and share FILE. Every start is
-bounded in time; processes are ended by their ids.
+samples must be the same to the last bit, times excepted, and the same checkpoints be kept. After every run --out gets a
+line more, and a run that it holds is not made again: it says which commit it is of. M bounds the whole in minutes,
+after which the same command goes on. Commands for different cases may run beside each other and share a file. Every
+start is bounded in time; processes are ended by their ids.
 """
 
 import argparse
 import dataclasses
-import fcntl
 import itertools
 import json
 import os
@@ -170,31 +169,6 @@ class Run:
         return any((self.workdir / "checkpoints").glob("*tmp*"))
 
 
-class Results:
-    """What happened to each run, also in a file that commands for other cases add to at the same time.
-
-    Args:
-      file: the file, or None for none; what it holds is kept.
-    """
-
-    def __init__(self, file: Path | None):
-        self._file = file
-        self.runs = self._held()
-
-    def add(self, name: str, run: dict) -> None:
-        self.runs[name] = run
-        if self._file:
-            with self._file.open("a") as held:
-                fcntl.flock(held, fcntl.LOCK_EX)  # until it is closed
-                self.runs = dict(sorted((self._held() | self.runs).items()))
-                self._file.write_text(json.dumps(self.runs, indent=1) + "\n")
-
-    def _held(self) -> dict[str, dict]:
-        if not self._file or not self._file.exists() or not self._file.stat().st_size:
-            return {}
-        return json.loads(self._file.read_text())
-
-
 def torment(run: Run, case: Case, number: int, kills: int) -> list[str]:
     """Kills the run so many times, once in a save and every other run with something else; what happened."""
     rng = random.Random(f"{case.name} {number}")
@@ -224,10 +198,12 @@ def main() -> None:
     args = parser.parse_args()
     console, until = Console(), time.monotonic() + 60 * args.minutes
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_directory("compiled")))  # for all runs, also of two
-    results, about = Results(args.out), {"kills": args.kills, **describe()}
+    about = {"kills": args.kills, **describe()}
+    runs = json_lines(args.out) if args.out and args.out.exists() else []
+    done = {run["run"] for run in runs}
     with local_redis() as server, tempfile.TemporaryDirectory(prefix="gfn_jax_chaos_") as directory:
         for case in CASES:
-            wanted = [number for number in range(args.runs) if f"{case.name} {number}" not in results.runs]
+            wanted = [number for number in range(args.runs) if f"{case.name} {number}" not in done]
             if not wanted or (args.cases and case.name not in args.cases):
                 continue
             calm = Run(Path(directory) / f"{case.name}-calm", case, server)
@@ -240,12 +216,14 @@ def main() -> None:
                 events = torment(run, case, number, args.kills)
                 outcome = run.outcome()
                 differing = [key for key, value in expected.items() if outcome[key] != value]
-                results.add(f"{case.name} {number}", {"events": events, "differing": differing} | about)
+                runs.append({"run": f"{case.name} {number}", "events": events, "differing": differing} | about)
+                if args.out:
+                    with args.out.open("a") as file:
+                        file.write(json.dumps(runs[-1]) + "\n")
                 said = "the same" if not differing else f"{differing} differ"
                 console.print(f"{case.name} {number}: {'; '.join(events)}: {said}", soft_wrap=True)
-    runs = results.runs.values()
     console.print(f"{sum(not each['differing'] for each in runs)} of {len(runs)} runs are the same")
-    said = json.dumps(results.runs)
+    said = json.dumps(runs)
     if "left behind" in said or "Traceback" in said or any(each["differing"] for each in runs):
         sys.exit(1)
 
