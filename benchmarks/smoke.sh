@@ -47,7 +47,7 @@ try command_times --workdir "$place/contradiction/seed_0" --prompts 2 --rounds 1
 try invariance --steps 1 --tasks next_sentence --settings float64 --layouts 2x2
 try lost_process --processes 2 --faults "coordinator killed"
 try chaos --runs 1 --kills 1 --cases "$(.venv/bin/python -c 'import sys; sys.path.insert(0, "benchmarks"); import chaos; print(chaos.CASES[0].name)')"
-try soak --kind prompts --steps 20 --settled 5 --every_s 1 --most 1000000
+try soak --kind prompts --steps 60 --settled 5 --every_s 0.05 --most 1000000
 try scaling --models gpt2
 try real_language_tables docs/results/real_language
 try plans --table docs/results/plans.json
