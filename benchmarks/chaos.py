@@ -198,6 +198,7 @@ def main() -> None:
     args = parser.parse_args()
     console, until = Console(), time.monotonic() + 60 * args.minutes
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_directory("compiled")))  # for all runs, also of two
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # after it has ended what it started
     about = {"kills": args.kills, **describe()}
     runs = json_lines(args.out) if args.out and args.out.exists() else []
     done = {run["run"] for run in runs}

@@ -26,7 +26,7 @@ def test_a_function_is_all_that_a_reward_needs(tmp_path, monkeypatch):
     settings = shortened(favourite_word)
     run(settings, tmp_path / "run")
     probes = json_lines(tmp_path / "run" / "samples.jsonl")
-    assert all(probe["boat"] == 3.0 * ("boat" in probe["continuation"]) for probe in probes)
+    assert all(probe["harbour"] == 3.0 * ("harbour" in probe["continuation"]) for probe in probes)
     assert "going on after step 4" in run(settings, tmp_path / "run")
 
 

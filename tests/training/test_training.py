@@ -167,7 +167,7 @@ def test_every_key_has_a_reader(finished, keys_read, recording):
                 yield from unread(field.annotation, f"{prefix}{name}.")
 
     judge = {"weight": 1.0, "name_or_path": str(MINIATURE / "mood"), "label": "gloomy"}
-    function = {"name": "examples.favourite_word:boat", "granularity": "prefix", "workers": 1}
+    function = {"name": "examples.favourite_word:harbour", "granularity": "prefix", "workers": 1}
     parts = {"sentences": judge, "function": function}
     of_parts = {f"reward__{part}__{key}": value for part, keys in parts.items() for key, value in keys.items()}
     settings = contradiction_config(**of_parts)
@@ -176,7 +176,7 @@ def test_every_key_has_a_reader(finished, keys_read, recording):
         prompts = experiment.encode(batch)
         trajectories = experiment.functions.sample(experiment.adapter, experiment.frozen, prompts, 0)
         experiment.reward.components(experiment.frozen, batch, prompts, trajectories)
-        experiment.reward.combine({name: jnp.zeros(1) for name in (*COMPONENTS, "boat")}, jnp.asarray(0))
+        experiment.reward.combine({name: jnp.zeros(1) for name in (*COMPONENTS, "harbour")}, jnp.asarray(0))
     with recording(), pytest.raises(UserError, match="no Redis server answers"):
         make_buffer(short_config(replay__backend="redis", replay__url="redis://localhost:1/0").replay, "name")
     # For tasks of one's own; a consent that only validation asks for; where wandb is not disabled.
