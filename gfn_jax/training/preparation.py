@@ -38,7 +38,7 @@ from gfn_jax.runtime.errors import UserError
 from gfn_jax.runtime.json_files import read_json, replace_file
 from gfn_jax.runtime.machine import describe_devices, describe_machine, rounding_changes
 from gfn_jax.tasks import make_task
-from gfn_jax.training.replay_rows import make_buffer
+from gfn_jax.training.replay_rows import idle_rows, make_buffer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +86,8 @@ def prepare(
     if experiment.remark:
         console.print(experiment.remark, soft_wrap=True)
     console.print(f"on {describe_devices(experiment.mesh.size)}")
+    if idle := idle_rows(config, len(examples.train)):
+        console.print(idle, soft_wrap=True)
     console.print(f"{len(examples.train)} training and {len(examples.validation)} validation examples; compiling ...")
 
     # The reward's own models, which check the examples too, start meanwhile.

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gfn_jax.config.schema import Replay
+from gfn_jax.config.schema import Config, Replay
 from gfn_jax.experiment.batches import Replayed
 from gfn_jax.experiment.experiment import Experiment
 from gfn_jax.replay.admission import Admission, Outcome
@@ -36,6 +36,18 @@ def make_buffer(settings: Replay, namespace: str) -> ReplayBuffer:
     from gfn_jax.replay.redis import RedisReplay, connect  # slow to import
 
     return RedisReplay(connect(settings.url, settings.password_variable), namespace, admission)
+
+
+def idle_rows(config: Config, prompts: int) -> str:
+    """What a run should know that never comes to a prompt twice, and so has nothing to recall of it; else empty."""
+    steps, visits = config.train.steps, config.train.steps * config.train.prompts_per_step
+    if not config.replay.fraction or visits > prompts:
+        return ""
+    return (
+        f"replay.fraction: no prompt comes a second time, as {steps} steps take {visits} of {prompts}: "
+        f"{config.replayed_per_prompt} of each prompt's {config.sampling.samples_per_prompt} rows stay empty "
+        "unless seeds fill them"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

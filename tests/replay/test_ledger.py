@@ -17,7 +17,7 @@ from gfn_jax.replay.memory import MemoryReplay
 from gfn_jax.replay.redis import RedisReplay, connect
 from gfn_jax.runtime.rows import Rows
 from gfn_jax.runtime.stopwatch import Stopwatch
-from gfn_jax.training.replay_rows import ReplayRows
+from gfn_jax.training.replay_rows import ReplayRows, idle_rows
 
 CAPACITY, TOTAL, PROMPTS, SAMPLES = 3, 14, 4, 2
 STEPS = st.lists(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, CAPACITY)), max_size=4), max_size=9)
@@ -126,3 +126,10 @@ def test_what_was_saved_with_more_than_the_total_is_cut_to_it(make_buffer):
     Remembering(buffer)
     assert buffer.sizes() == [(str(prompt), 3) for prompt in range(5, 9)]
     assert buffer.size == 12
+
+
+def test_rows_are_said_to_stay_empty_where_no_prompt_comes_again():
+    settings = short_config()
+    assert "as 4 steps take 16 of 16: 1 of each prompt's 3 rows" in idle_rows(settings, 16)
+    assert not idle_rows(settings, 15)
+    assert not idle_rows(short_config(replay__fraction=0.0), 16)

@@ -118,6 +118,7 @@ def test_a_run_leaves_its_files_and_a_table(finished):
     assert json.loads((workdir / "machine.json").read_text())["jax"] == jax.__version__
     assert f"the report is in {workdir / 'report.html'}" in output.replace("\n", "")
     assert "5 examples that training did not see" in output
+    assert "no prompt comes a second time, as 4 steps take 16 of" in output
     assert "elbo" in output
 
 
