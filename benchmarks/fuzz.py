@@ -156,7 +156,10 @@ def main() -> None:
         watch = Watch(place)
         is_good = True
         found = json.loads(arguments.out.read_text()) if arguments.out and arguments.out.exists() else {}
-        for kind in arguments.kind.split(",") if arguments.kind else KINDS:
+        kinds = arguments.kind.split(",") if arguments.kind else list(KINDS)
+        if unknown := set(kinds) - set(KINDS):
+            parser.error(f"--kind: {', '.join(sorted(unknown))} is none of {', '.join(KINDS)}")
+        for kind in kinds:
             directory = place / kind
             directory.mkdir()
             read = KINDS[kind](directory)
