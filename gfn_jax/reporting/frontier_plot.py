@@ -105,9 +105,10 @@ def _places(points: Sequence[Point]) -> np.ndarray:
 
 
 def _bars(point: Point) -> tuple[np.ndarray, np.ndarray]:
-    """The lines of a point's intervals [end, 2]."""
+    """The lines of a point's intervals [end, 2], as far as they are drawn."""
     x, y = point.diversity, point.log_likelihood
-    return np.array([(x.low, y.mean), (x.high, y.mean)]), np.array([(x.mean, y.low), (x.mean, y.high)])
+    across, up = ([(z.mean - _arms(z)[0, 0]), (z.mean + _arms(z)[1, 0])] for z in (x, y))
+    return np.array([(end, y.mean) for end in across]), np.array([(x.mean, end) for end in up])
 
 
 def _along(lines: Iterable[np.ndarray], axes: Axes) -> Iterator[np.ndarray]:

@@ -31,6 +31,7 @@ class _Sample(_Row):
     log_pf: Figure
     tokens: list[str] | None = None
     log_ratio: list[Figure] | None = None
+    p_contradiction: Figure = None
 
 
 class _Distribution(_Row):
@@ -69,6 +70,7 @@ class _Method(_Row):
 
 class _MethodWithEstimates(_Method):
     figures: dict[str, _Estimate]
+    seconds: Figure = None
 
 
 class _Comparison(_Row):

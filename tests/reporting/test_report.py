@@ -93,6 +93,9 @@ def copied(finished, tmp_path):
     )
 
 
+METHOD = {"name": "GFlowNet", "family": "GFlowNet", "setting": None, "figures": {}}
+
+
 def change_rows(file, change):
     file.write_text("".join(json.dumps(row) + "\n" for row in map(change, json_lines(file)) if row is not None))
 
@@ -104,7 +107,9 @@ def change_rows(file, change):
         ("validation.jsonl", {"per_prompt": [1]}, "per_prompt: Input should be a valid dictionary"),
         ("samples.jsonl", {"log_r": [1]}, "log_r: Input should be a valid number"),
         ("samples.jsonl", {"step": "0"}, "at step '0': step: Input should be a valid integer"),
+        ("samples.jsonl", {"p_contradiction": {}}, "p_contradiction: Input should be a valid number"),
         ("evaluation.json", {"methods": {}}, "methods: Input should be a valid list"),
+        ("evaluation.json", {"methods": [METHOD | {"seconds": {}}]}, "methods.0.seconds: Input should be a valid num"),
     ],
 )
 def test_what_no_run_writes_is_named(copied, name, change, message):
@@ -192,12 +197,13 @@ def test_curves_connect_a_familys_settings_in_their_order_and_figures_that_are_n
     assert [point.name for point in those] == [method["name"] for method in METHODS[:-1]]
     sweep = [Point(f"GFlowNet {t:g}", "GFlowNet", t, Estimate(t, t, t), Estimate(-t, -t, -t)) for t in (0.9, 0.3, 0.6)]
     _, axes = new_axes((4, 4), PRINTED)
-    draw_frontier(axes, [*those[1:], *sweep], PRINTED)
+    odd = Point("odd", "odd", None, Estimate(0.5, 1e60, -1e60), Estimate(-1.0, 1e60, -1e60))  # of no interval
+    draw_frontier(axes, [*those[1:], *sweep, odd], PRINTED)
     lines = [line.get_xdata().tolist() for line in axes.get_lines()]
     assert [0.6, 0.8, 0.9] in lines  # temperatures 0.5, 0.8, 1
     assert [0.3, 0.6, 0.9] in lines
     labels = [text.get_text() for text in axes.texts]
-    assert {"GFlowNet 0.3", "0.6", "0.9", "temperature 0.5", "0.8", "sampling", "greedy"} == set(labels)
+    assert {"GFlowNet 0.3", "0.6", "0.9", "temperature 0.5", "0.8", "sampling", "greedy", "odd"} == set(labels)
 
 
 @pytest.mark.parametrize(
