@@ -107,8 +107,9 @@ def _places(points: Sequence[Point]) -> np.ndarray:
 def _bars(point: Point) -> tuple[np.ndarray, np.ndarray]:
     """The lines of a point's intervals [end, 2], as far as they are drawn."""
     x, y = point.diversity, point.log_likelihood
-    across, up = ([(z.mean - _arms(z)[0, 0]), (z.mean + _arms(z)[1, 0])] for z in (x, y))
-    return np.array([(end, y.mean) for end in across]), np.array([(x.mean, end) for end in up])
+    (left, right), (down, up) = _arms(x)[:, 0], _arms(y)[:, 0]
+    across = np.array([(x.mean - left, y.mean), (x.mean + right, y.mean)])
+    return across, np.array([(x.mean, y.mean - down), (x.mean, y.mean + up)])
 
 
 def _along(lines: Iterable[np.ndarray], axes: Axes) -> Iterator[np.ndarray]:
