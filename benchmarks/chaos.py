@@ -54,6 +54,18 @@ SHORT = {
 CONFIGS = {"sentences": "configs/next_sentence_mini.py", "questions": "configs/quickstart.py"}
 LIMIT_S = 400.0  # for one start of a run
 FULL_AT = 20_000  # bytes: the largest file on the full disk
+# On CPUs the key of a compiled program holds its process's number, and JAX has process 0 alone write to the cache: the
+# others would compile everything at every start. In the run that goes through undisturbed they write too.
+KEEP_COMPILED = """
+import runpy
+from jax._src import compilation_cache, compiler
+
+def write(key, seconds, name, backend, executable, callbacks):
+    compilation_cache.put_executable_and_time(key, name, executable, backend, int(seconds))
+
+compiler._cache_write = write
+runpy.run_module("gfn_jax.train", run_name="__main__", alter_sys=True)
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +86,7 @@ CASES = [Case(*each) for each in itertools.product(CONFIGS, ("memory", "redis"),
 class Run:
     """A run's directory, and the processes that train in it."""
 
-    def __init__(self, workdir: Path, case: Case, server: LocalRedis):
+    def __init__(self, workdir: Path, case: Case, server: LocalRedis, *, keep_compiled: bool = False):
         self.workdir, self._case, self._server = workdir, case, server
         settings = SHORT | {
             "replay.backend": case.backend,
@@ -82,7 +94,8 @@ class Run:
             "train.pipeline_depth": case.depth,
             "mesh.data": case.processes,
         }
-        self._command = ["-m", "gfn_jax.train", f"--config={CONFIGS[case.task]}", f"--workdir={workdir}"]
+        program = ["-c", KEEP_COMPILED] if keep_compiled else ["-m", "gfn_jax.train"]
+        self._command = [*program, f"--config={CONFIGS[case.task]}", f"--workdir={workdir}"]
         self._command += [f"--config.{key}={value}" for key, value in settings.items()]
 
     def start(self) -> Started:
@@ -207,7 +220,7 @@ def main() -> None:
             wanted = [number for number in range(args.runs) if f"{case.name} {number}" not in done]
             if not wanted or (args.cases and case.name not in args.cases):
                 continue
-            calm = Run(Path(directory) / f"{case.name}-calm", case, server)
+            calm = Run(Path(directory) / f"{case.name}-calm", case, server, keep_compiled=True)
             calm.finish()
             expected = calm.outcome()
             for number in wanted:
