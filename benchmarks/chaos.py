@@ -33,6 +33,7 @@ import psutil
 from local_redis import LocalRedis, local_redis
 from machine import describe
 from processes import Run as Started
+from processes import heed_sigterm
 from rich.console import Console
 from run_files import json_lines, without_times
 
@@ -211,7 +212,7 @@ def main() -> None:
     args = parser.parse_args()
     console, until = Console(), time.monotonic() + 60 * args.minutes
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_directory("compiled")))  # for all runs, also of two
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # after it has ended what it started
+    heed_sigterm()
     about = {"kills": args.kills, **describe()}
     runs = json_lines(args.out) if args.out and args.out.exists() else []
     done = {run["run"] for run in runs}

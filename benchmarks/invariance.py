@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from local_redis import local_redis
 from machine import describe
-from processes import Run
+from processes import Run, heed_sigterm
 from rich.console import Console
 from run_files import json_lines, without_times
 
@@ -103,6 +103,7 @@ def main() -> None:
     parser.add_argument("--layouts", nargs="+", choices=list(LAYOUTS), default=list(LAYOUTS), help="beside 1x1")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    heed_sigterm()
     console, results, failed = Console(), {}, []
     cases = [(task, *SETTINGS[setting]) for task in args.tasks for setting in args.settings]
     with local_redis() as server, tempfile.TemporaryDirectory(prefix="gfn_jax_invariance_") as directory:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from machine import describe
-from processes import Run
+from processes import Run, heed_sigterm
 from rich.console import Console
 from run_files import json_lines, without_times
 
@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument("--faults", nargs="+", choices=list(FAULTS), default=list(FAULTS))
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    heed_sigterm()
     console, results, failed = Console(), [], False
     with tempfile.TemporaryDirectory(prefix="gfn_jax_lost_") as directory:
         with start(Path(directory) / "calm", args.processes) as run:

@@ -1,12 +1,18 @@
 """Training runs of one or more processes on this machine, each with virtual devices, joined over loopback."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+
+def heed_sigterm() -> None:
+    """Has SIGTERM raise `SystemExit`, so that contexts end what was started in them."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 class Run:

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import psutil
 from machine import describe
+from processes import heed_sigterm
 from rich.console import Console
 from run_files import json_lines
 from scipy.stats import theilslopes
@@ -152,6 +153,7 @@ def main() -> None:
     parser.add_argument("--limit_s", type=float, default=4 * 3600.0, help="for each kind")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    heed_sigterm()
     console, results = Console(), {}
     for kind in KINDS if args.kind == "both" else [args.kind]:
         with tempfile.TemporaryDirectory(prefix="gfn_jax_soak_") as directory:
