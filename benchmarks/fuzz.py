@@ -3,10 +3,11 @@
     python benchmarks/fuzz.py [--kind architecture,gguf] [--inputs 300] [--seed 0] [--out docs/results/fuzz.json]
     python benchmarks/fuzz.py --kind gguf --seed 0 --only 17
 
-Each input is made of a whole one by random changes that (kind, seed, number) determine, and must end in a result or
-in one line, a `UserError` or a `TrainingError`, within a time and in memory that are bounded, and write nothing outside
-of the directory for it. With --only a single input is read, and how it fails is shown. What --out holds of other kinds
-stays there. Ends with status 1 where an input ended otherwise, or something was written elsewhere.
+Each input is made of a whole one by random changes that (kind, seed, number) determine, and must end in a result or in
+one line, a `UserError` or a `TrainingError`, within a time and in memory that are bounded, print no traceback of what
+nobody can catch, and write nothing outside of the directory for it. With --only a single input is read, and how it
+fails is shown. What --out holds of other kinds stays there. Ends with status 1 where an input ended otherwise, or
+something was written elsewhere.
 """
 
 import argparse
@@ -108,16 +109,21 @@ def within(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+_UNRAISABLE: list[BaseException] = []
+"""What nobody can catch (in a destructor, in a coroutine that is closed) and Python prints with a traceback."""
+
+
 def outcome(read: Any, kind: str, seed: int, number: int) -> BaseException | None:
     """How an input ended: None for a result."""
+    _UNRAISABLE.clear()
     try:
         with within(LIMIT_S):
             read(random.Random(f"{kind} {seed} {number}"))
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a library's panic is no Exception
-        return error
-    return None
+        return _UNRAISABLE[0] if _UNRAISABLE else error
+    return _UNRAISABLE[0] if _UNRAISABLE else None
 
 
 def fuzz(read: Any, kind: str, seed: int, inputs: int) -> Outcomes:
@@ -152,6 +158,10 @@ def main() -> None:
         from fuzz_targets import KINDS
         from machine import describe
 
+        from gfn_jax.runtime.logs import leave_out_orbax
+
+        sys.unraisablehook = lambda unraisable: _UNRAISABLE.append(unraisable.exc_value or unraisable.exc_type())
+        leave_out_orbax()  # as all commands do
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, resource.RLIM_INFINITY))
         watch = Watch(place)
         is_good = True

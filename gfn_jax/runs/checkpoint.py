@@ -209,7 +209,8 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:  # a damaged file fails in as many ways as there are bytes
-            fault = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            cause = error.__cause__ or error  # Orbax adds to what a store says all that it knows of the array
+            fault = f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}"
         fault = distributed.of_any(fault)  # taken by all processes, or by none
         return (snapshot, None) if fault is None else (None, fault)
 

@@ -13,8 +13,8 @@ def leave_out_orbax() -> None:
     """Keeps what Orbax logs off the terminal; may be called more than once."""
     for place in (logging.get_absl_handler(), logging.get_absl_logger()):  # a notebook has another handler
         place.addFilter(_is_not_of_orbax)
-    if not isinstance(sys.unraisablehook, _WithoutLateWriters):
-        sys.unraisablehook = _WithoutLateWriters(sys.unraisablehook)
+    if not isinstance(sys.unraisablehook, _WithoutGivenUp):
+        sys.unraisablehook = _WithoutGivenUp(sys.unraisablehook)
 
 
 def _is_not_of_orbax(record: LogRecord) -> bool:
@@ -22,16 +22,20 @@ def _is_not_of_orbax(record: LogRecord) -> bool:
     return not {"orbax", "asyncio"} & set(Path(record.pathname).parts)
 
 
-class _WithoutLateWriters:
-    """The hook for what nobody can catch, but for arrays that are written when the save they belong to has failed.
+class _WithoutGivenUp:
+    """The hook for what nobody can catch, but for arrays whose save or restore has failed at another array.
 
-    Each finds that nobody waits for it any more, in a thread of its own; why the save failed is raised.
+    Each that is being written finds that nobody waits for it any more, in a thread of its own; each that is being read
+    is closed, and says so by another exception. Why the save or the restore failed is raised.
     """
 
     def __init__(self, inner: Callable[["sys.UnraisableHookArgs"], object]):
         self._inner = inner
 
     def __call__(self, unraisable: "sys.UnraisableHookArgs") -> None:
-        is_late = isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"
-        if not is_late or threading.current_thread() is threading.main_thread():
+        error = unraisable.exc_value
+        is_writer = isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+        is_writer = is_writer and threading.current_thread() is not threading.main_thread()
+        is_reader = error is not None and isinstance(error.__cause__, GeneratorExit)
+        if not (is_writer or is_reader):
             self._inner(unraisable)

@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from types import SimpleNamespace
+import types
 
 from gfn_jax.runtime.logs import leave_out_orbax
 
@@ -14,7 +14,7 @@ def test_a_writer_that_ends_after_its_save_has_failed_says_nothing(monkeypatch):
     leave_out_orbax()
 
     def nobody_can_catch(message):
-        sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError(message)))
+        sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(message)))
 
     for message in ("Event loop is closed", "the disk is full"):
         thread = threading.Thread(target=nobody_can_catch, args=[message])
@@ -23,3 +23,27 @@ def test_a_writer_that_ends_after_its_save_has_failed_says_nothing(monkeypatch):
     assert said == ["the disk is full"]
     nobody_can_catch("Event loop is closed")
     assert said == ["the disk is full", "Event loop is closed"]
+
+
+def test_a_reader_that_is_closed_as_its_restore_has_failed_says_nothing(monkeypatch):
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: said.append(str(unraisable.exc_value)))
+
+    @types.coroutine
+    def wait():
+        yield
+
+    async def read():
+        try:
+            await wait()
+        except BaseException as error:
+            raise RuntimeError("this array was not read") from error
+
+    def give_up():
+        read().send(None)
+
+    give_up()
+    assert said == ["this array was not read"]  # as Python has it
+    leave_out_orbax()
+    give_up()
+    assert len(said) == 1
