@@ -116,14 +116,15 @@ _UNRAISABLE: list[BaseException] = []
 def outcome(read: Any, kind: str, seed: int, number: int) -> BaseException | None:
     """How an input ended: None for a result."""
     _UNRAISABLE.clear()
+    error = None
     try:
         with within(LIMIT_S):
             read(random.Random(f"{kind} {seed} {number}"))
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # a library's panic is no Exception
-        return _UNRAISABLE[0] if _UNRAISABLE else error
-    return _UNRAISABLE[0] if _UNRAISABLE else None
+    except BaseException as raised:  # a library's panic is no Exception
+        error = raised
+    return _UNRAISABLE[0] if _UNRAISABLE else error
 
 
 def fuzz(read: Any, kind: str, seed: int, inputs: int) -> Outcomes:
